@@ -1,0 +1,39 @@
+"""trims: one resident copy of a model's weights for any number of isolated processes.
+
+    import trims
+
+    with trims.open("resnet50") as model:
+        model["conv1.weight"]            # a read-only NumPy view of shared memory
+        session = model.onnxruntime()    # an InferenceSession over the same memory
+
+`open` uses the residency manager when one runs and maps the store's files otherwise. Importing trims loads nothing
+heavy; each name below loads its module when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trims.version import __version__
+
+if TYPE_CHECKING:
+    from trims.client import Model, open
+    from trims.errors import TrimsError
+
+__all__ = ["Model", "TrimsError", "__version__", "open"]
+
+_HOMES = {"open": "trims.client", "Model": "trims.client", "TrimsError": "trims.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trims' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,64 @@
+"""The interface of a place that holds regions: allocate, fill, seal, export, close.
+
+A `Device` belongs to the manager's worker threads; its methods may be slow and may be called from several threads at once,
+each on its own region. Host is the reference implementation; a GPU is another.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatistics:
+    """Bytes in regions (sealed and being filled), bytes in spare pages, number of regions."""
+
+    region_nbytes: int
+    spare_nbytes: int
+    regions: int
+
+
+class Region(ABC):
+    """One block of shareable memory. Filled through `buffer`, then sealed; read-only from then on, for everybody."""
+
+    nbytes: int
+    """What it takes in its place: whole pages."""
+
+    @property
+    @abstractmethod
+    def buffer(self) -> memoryview:
+        """The writable bytes, before `seal`. Raises RuntimeError afterwards."""
+
+    @abstractmethod
+    def seal(self) -> None:
+        """End the filling. Nobody, the maker included, can change the bytes any more."""
+
+    @abstractmethod
+    def export(self) -> int:
+        """The descriptor to send to a client: read-only, owned by the region (the caller does not close it)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the memory up. Idempotent. Mappings that clients hold stay valid, and keep the memory, until they end."""
+
+
+class Device(ABC):
+    """One place."""
+
+    place: str
+
+    @abstractmethod
+    def allocate(self, name: str, nbytes: int) -> Region:
+        """A region of at least `nbytes`. Raises NoRoom when the place has no memory, DeviceLost when it has gone."""
+
+    @abstractmethod
+    def set_spare(self, nbytes: int) -> int:
+        """Keep about this many bytes of ready pages for the next loads; returns what is kept now. 0 gives them all up."""
+
+    @abstractmethod
+    def statistics(self) -> DeviceStatistics: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give all memory up, regions included."""

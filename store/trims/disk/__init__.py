@@ -1,0 +1,1 @@
+"""The store on disk: containers of weights, the catalog of refs, and what keeps both sound."""

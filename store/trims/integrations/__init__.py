@@ -1,0 +1,1 @@
+"""Framework objects over shared weights, one module a framework, each importable alone."""

@@ -1,0 +1,114 @@
+"""Durable publication: write, fsync, rename, fsync the directory. Before the rename nothing is visible, after it everything.
+
+What is not promised: a disk that lies about fsync. A crash leaves only files under temporary names; each is locked by its
+writer, so that whoever cleans up can tell an abandoned one from one in use.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trims.errors import NoSpace, NotPermitted, TrimsError
+from trims.linux import step
+
+
+def translate(error: OSError, doing: str) -> TrimsError:
+    """The error a user sees for `error`, which happened while `doing` (a gerund: "writing the container")."""
+    what = f"{doing} failed"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(what, "the disk is full", "free some space, or choose another store with --store")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return NotPermitted(what, f"{error.filename or 'the directory'} cannot be written", "check its owner and mode")
+    return TrimsError(what, os.strerror(error.errno or 0) + (f": {error.filename}" if error.filename else ""))
+
+
+@contextmanager
+def staged(directory: str, suffix: str = "") -> Iterator[str]:
+    """A fresh, locked temporary file in `directory`; yields its path and removes what is left of it at the end.
+
+    The lock is a shared `flock` on a descriptor of its own that lives as long as the block: a collector that can lock the
+    file exclusively knows that its writer is gone.
+    """
+    fd, path = tempfile.mkstemp(prefix="t-", suffix=suffix, dir=directory)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        step("staged")
+        yield path
+    finally:
+        os.close(fd)
+        with_suppressed_missing(path)
+
+
+def with_suppressed_missing(path: str) -> None:
+    """Remove `path` if it is there: after a rename it is not."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def fsync_path(path: str) -> None:
+    """Flush one file or directory to the device."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def publish(path: str, target: str) -> None:
+    """Give the finished temporary file `path` its name `target`, durably, replacing what was there."""
+    step("before fsync")
+    fsync_path(path)
+    step("before rename")
+    os.rename(path, target)
+    step("before directory fsync")
+    fsync_path(os.path.dirname(target))
+    step("published")
+
+
+def make_directory(path: str, mode: int = 0o777) -> None:
+    """Create `path` and its missing parents, durably."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    make_directory(parent, mode)
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        return
+    fsync_path(parent)
+
+
+def write_all(fd: int, data: bytes | memoryview, offset: int | None = None) -> None:
+    """Write every byte of `data`, at `offset` or at the descriptor's position; a short write goes on."""
+    view = memoryview(data).cast("B")
+    while view:
+        step("write")
+        n = os.write(fd, view) if offset is None else os.pwrite(fd, view, offset)
+        view = view[n:]
+        if offset is not None:
+            offset += n
+
+
+def replace(target: str, data: bytes, tmp: str, mode: int = 0o644, durable: bool = True) -> None:
+    """Make `target` hold exactly `data`. `tmp` is a directory on the same file system.
+
+    durable=False skips both fsyncs: for files that are disposable and only must never be seen half-written.
+    """
+    with staged(tmp) as path:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            write_all(fd, data)
+            os.fchmod(fd, mode)
+        finally:
+            os.close(fd)
+        if durable:
+            publish(path, target)
+        else:
+            os.rename(path, target)

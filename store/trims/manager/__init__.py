@@ -1,0 +1,1 @@
+"""The residency manager: one process that owns the regions and answers on a socket."""

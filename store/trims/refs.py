@@ -1,0 +1,93 @@
+"""Refs: movable names for models, `name[:tag]`, and `id:PREFIX`, which names a digest.
+
+The grammar is narrow on purpose: a ref is a word of a shell, a line of a list, a cell of a table and a file name, and
+must be none the worse in any of them.
+"""
+
+from __future__ import annotations
+
+from trims.errors import UsageError
+
+DEFAULT_TAG = "latest"
+MAX_NAME = 150
+MAX_TAG = 64
+MIN_PREFIX = 6
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_NAME = _LETTERS | frozenset("._-+@/")
+_TAG = _LETTERS | frozenset("._-+@")
+_HEX = frozenset("0123456789abcdef")
+
+
+def parse_ref(text: str) -> str:
+    """The canonical ref, always with its tag: `resnet50` → `resnet50:latest`. Raises UsageError.
+
+    A name is letters, digits and `._-+@/`, starts with a letter or digit, has no empty, `.` or `..` part, and is at most
+    150 characters; a tag is the same without `/`, at most 64. `id` is no name: `id:` introduces a digest.
+    """
+    name, colon, tag = text.partition(":")
+    if not colon:
+        tag = DEFAULT_TAG
+    problem = _name_problem(name) or _tag_problem(tag)
+    if problem:
+        raise UsageError(
+            f"bad model name {text!r}", problem, "use letters, digits and ._-+@/, like resnet50 or org/resnet50:v2"
+        )
+    return f"{name}:{tag}"
+
+
+def _name_problem(name: str) -> str:
+    if not name:
+        return "it is empty"
+    if name == "id":
+        return "`id:` introduces a digest"
+    if len(name) > MAX_NAME:
+        return f"it is longer than {MAX_NAME} characters"
+    if not set(name) <= _NAME:
+        return "it has a character that names cannot have"
+    if name[0] not in _LETTERS:
+        return "it does not start with a letter or digit"
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        return "a part of it is empty, `.` or `..`"
+    return ""
+
+
+def _tag_problem(tag: str) -> str:
+    if not tag:
+        return "its tag is empty"
+    if len(tag) > MAX_TAG:
+        return f"its tag is longer than {MAX_TAG} characters"
+    if not set(tag) <= _TAG or tag[0] not in _LETTERS:
+        return "its tag has a character that tags cannot have"
+    return ""
+
+
+def digest_prefix(text: str) -> str | None:
+    """The prefix of `id:PREFIX`, or None when `text` is not of that form. Raises UsageError for a bad prefix."""
+    if not text.startswith("id:"):
+        return None
+    prefix = text[3:].lower()
+    if len(prefix) < MIN_PREFIX or len(prefix) > 64 or not set(prefix) <= _HEX:
+        raise UsageError(f"bad digest {text!r}", f"it takes {MIN_PREFIX} to 64 hexadecimal digits", "see `trims ls`")
+    return prefix
+
+
+def name_from_path(path: str) -> str:
+    """A name for a model file that was given none: its base name without suffixes, bad characters as `-`."""
+    base = path.rstrip("/").rpartition("/")[2]
+    for suffix in (
+        ".index.json",
+        ".safetensors",
+        ".onnx",
+        ".npz",
+        ".npy",
+        ".h5",
+        ".hdf5",
+        ".pt",
+        ".pth",
+        ".bin",
+        ".ckpt",
+    ):
+        if base.lower().endswith(suffix) and len(base) > len(suffix):
+            base = base[: -len(suffix)]
+    name = "".join(c if c in _NAME and c != "/" else "-" for c in base).strip("._-+@")[:MAX_NAME]
+    return name if name and name != "id" else "model"

@@ -1,0 +1,1 @@
+"""The protocol, pure: bytes in, messages out. No socket, thread or clock."""

@@ -1,0 +1,197 @@
+"""Every message of the protocol, as frozen typed structs. trims-protocol(7) is the reference for other languages.
+
+A connection starts with Hello and Welcome. Requests carry an `id` chosen by the client; every answer repeats it. A
+request is answered by exactly one of Attached, Result or Refused, after any number of Progress. Sizes are bytes, times
+are seconds; `timeout` is how long the asker will wait, and the manager answers by then.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+VERSION = 1
+"""The protocol's version; a peer of another one is refused by both sides, naming both."""
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=False, tag_field="t", omit_defaults=True):
+    """Any message. Unknown fields are ignored, so fields may be added within a version."""
+
+
+# ---- from clients
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """The first message of a client. `job` is the batch job it runs in, for `ps`; the kernel tells who it is."""
+
+    version: int
+    trims: str = ""
+    job: str = ""
+
+
+class Request(Message, frozen=True):
+    id: int
+
+
+class Attach(Request, frozen=True, tag="attach"):
+    """Make resident if it is not, and take a lease.
+
+    variant: "raw", or the key of a derived form of the model (see trims-store(5)).
+    """
+
+    ref: str
+    place: str = "host"
+    variant: str = "raw"
+    timeout: float = 60.0
+
+
+class Release(Message, frozen=True, tag="release"):
+    """Give one lease back. Has no answer."""
+
+    lease: int
+
+
+class Warm(Request, frozen=True, tag="warm"):
+    """Make resident without a lease.
+
+    flavour: what it will be used for: "raw", "onnxruntime", "torch", or "auto" for what it was imported from.
+    ttl: seconds it is kept after its last use; None leaves the manager's default, inf keeps it.
+    wait: answer when it is resident; otherwise answer at once and go on loading.
+    evict: may others be evicted for it. dry_run: only say what would happen.
+    """
+
+    ref: str
+    place: str = "host"
+    flavour: str = "auto"
+    ttl: float | None = None
+    wait: bool = True
+    timeout: float = 60.0
+    evict: bool = True
+    dry_run: bool = False
+
+
+class Pin(Request, frozen=True, tag="pin"):
+    """Make resident and never evict, until unpinned or `expires` seconds from now have passed (None: for ever)."""
+
+    ref: str
+    place: str = "host"
+    flavour: str = "auto"
+    owner: str = ""
+    reason: str = ""
+    expires: float | None = None
+    timeout: float = 60.0
+
+
+class Unpin(Request, frozen=True, tag="unpin"):
+    """Drop pins: of `ref` ("" for any model), and only those of `owner` unless it is ""."""
+
+    ref: str = ""
+    owner: str = ""
+
+
+class Evict(Request, frozen=True, tag="evict"):
+    """Give residencies up: of `ref`; or, with ref "", of all idle ones, or of those idle for `idle` seconds, or of as many
+    as leave `until_free` bytes free.
+
+    force: doom leased ones too, so that they go with their last lease. wait: wait for leases to end, up to `timeout`.
+    """
+
+    ref: str = ""
+    place: str = "host"
+    idle: float | None = None
+    until_free: int | None = None
+    force: bool = False
+    wait: bool = False
+    timeout: float = 60.0
+    dry_run: bool = False
+
+
+class WaitFor(Request, frozen=True, tag="wait"):
+    """Answer when a condition holds: `ready`; `warm`, `gone`, `idle`, `attached` of `ref`; `free` of `nbytes`."""
+
+    condition: Literal["ready", "warm", "gone", "idle", "attached", "free"] = "ready"
+    ref: str = ""
+    place: str = "host"
+    nbytes: int = 0
+    timeout: float = 60.0
+
+
+class Forget(Request, frozen=True, tag="forget"):
+    """The ref is about to be removed from the store: evict its idle residencies, or refuse (in-use, pinned).
+
+    digest: what the ref named. force: doom leased ones and drop pins instead of refusing.
+    """
+
+    digest: str
+    force: bool = False
+
+
+class Status(Request, frozen=True, tag="status"):
+    """Ask for what the index does not hold: configuration, paths, version, counters by name."""
+
+
+class Stop(Request, frozen=True, tag="stop"):
+    """End the manager: when the last lease is gone (`drain`, refused after `timeout`), or now."""
+
+    drain: bool = True
+    timeout: float = 60.0
+
+
+# ---- from the manager
+
+
+class Welcome(Message, frozen=True, tag="welcome"):
+    """The answer to Hello. `identity` is new for every life of a manager; `store_id` is that of store.json."""
+
+    version: int
+    trims: str
+    pid: int
+    identity: str
+    store: str
+    store_id: str
+
+
+class Attached(Message, frozen=True, tag="attached"):
+    """A lease; the region's read-only descriptor comes with this message.
+
+    map_nbytes: length to map. table: (offset, nbytes) of the region table within it.
+    """
+
+    id: int
+    lease: int
+    digest: str
+    variant: str
+    place: str
+    map_nbytes: int
+    table: tuple[int, int]
+
+
+class Progress(Message, frozen=True, tag="progress"):
+    """A load goes on: bytes in place so far, of all. At most ten a second for a request."""
+
+    id: int
+    done: int
+    total: int
+
+
+class Result(Message, frozen=True, tag="result"):
+    """The request is done. `items` are plain JSON objects whose fields trims-protocol(7) lists for each request."""
+
+    id: int
+    items: list[dict[str, object]] = []
+
+
+class Refused(Message, frozen=True, tag="refused"):
+    """The request failed; the fields are those of a TrimsError. id 0: the connection itself is refused, and closed."""
+
+    id: int
+    code: str
+    what: str
+    why: str = ""
+    hint: str = ""
+    details: dict[str, object] = {}
+
+
+ClientMessage = Hello | Attach | Release | Warm | Pin | Unpin | Evict | WaitFor | Forget | Status | Stop
+ManagerMessage = Welcome | Attached | Progress | Result | Refused

@@ -1,0 +1,1 @@
+"""The command line of trims. Everything a person types; nothing a program needs."""
