@@ -37,12 +37,14 @@ class Request(Message, frozen=True):
 class Attach(Request, frozen=True, tag="attach"):
     """Make resident if it is not, and take a lease.
 
-    variant: "raw", or the key of a derived form of the model (see trims-store(5)).
+    variant: "raw", the key of a derived form of the model (see trims-store(5)), or "auto": `prefer` where the store has
+    that variant of this model, raw otherwise.
     """
 
     ref: str
     place: str = "host"
     variant: str = "raw"
+    prefer: str = ""
     timeout: float = 60.0
 
 
