@@ -190,7 +190,7 @@ class ProtocolError(TrimsError):
 
 
 def one_line(text: str) -> str:
-    """`text` with control characters and undecodable bytes escaped, so that a hostile name cannot draw on a terminal."""
+    """`text` with what is not printable escaped, so that a hostile name cannot draw on a terminal."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

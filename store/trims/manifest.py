@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from typing import Any
 
 from trims.errors import BadInput, Damaged, StoreTooNew
 
@@ -194,7 +195,8 @@ class RegionTable:
     def rows(self) -> Iterator[tuple[str, str, list[int], int]]:
         """(name, dtype, shape, offset) of every tensor, in region order."""
         d = self.data
-        return zip(d["names"], d["dtypes"], d["shapes"], d["offsets"], strict=True)  # type: ignore[call-overload,no-any-return]
+        columns: list[list[Any]] = [d[key] for key in ("names", "dtypes", "shapes", "offsets")]  # type: ignore[misc]
+        return zip(*columns, strict=True)
 
     @property
     def manifest(self) -> Manifest:

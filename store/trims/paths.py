@@ -83,7 +83,7 @@ def shard(ref: str) -> str:
 
 
 def escape(name: str) -> str:
-    """`name` as one path component: `%`, `/`, `:` and anything but ASCII letters, digits and `._-+@` as %XX of its UTF-8."""
+    """`name` as one path component: all but ASCII letters, digits and `._-+@` as %XX of its UTF-8."""
     return "".join(
         chr(b) if chr(b).isascii() and (chr(b).isalnum() or chr(b) in "._-+@") else f"%{b:02X}"
         for b in name.encode("utf-8", "surrogateescape")

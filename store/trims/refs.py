@@ -21,8 +21,8 @@ _HEX = frozenset("0123456789abcdef")
 def parse_ref(text: str) -> str:
     """The canonical ref, always with its tag: `resnet50` → `resnet50:latest`. Raises UsageError.
 
-    A name is letters, digits and `._-+@/`, starts with a letter or digit, has no empty, `.` or `..` part, and is at most
-    150 characters; a tag is the same without `/`, at most 64. `id` is no name: `id:` introduces a digest.
+    A name is letters, digits and `._-+@/`, starts with a letter or digit, has no empty, `.` or `..` part, and is at
+    most 150 characters; a tag is the same without `/`, at most 64. `id` is no name: `id:` introduces a digest.
     """
     name, colon, tag = text.partition(":")
     if not colon:

@@ -48,11 +48,10 @@ def format_size(nbytes: int) -> str:
     """`nbytes` for people: `512B`, `97.8MiB`. No spaces, so that columns stay columns."""
     if nbytes < 1024:
         return f"{nbytes}B"
-    value, unit = float(nbytes), ""
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
-        value /= 1024
-        if value < 999.95:
-            break
+    value, units = float(nbytes), ["KiB", "MiB", "GiB", "TiB", "PiB"]
+    unit = ""
+    while units and (not unit or value >= 999.95):
+        value, unit = value / 1024, units.pop(0)
     return f"{value:.1f}{unit}"
 
 

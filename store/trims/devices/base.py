@@ -1,7 +1,7 @@
 """The interface of a place that holds regions: allocate, fill, seal, export, close.
 
-A `Device` belongs to the manager's worker threads; its methods may be slow and may be called from several threads at once,
-each on its own region. Host is the reference implementation; a GPU is another.
+A `Device` belongs to the manager's worker threads; its methods may be slow and may be called from several threads
+at once, each on its own region. Host is the reference implementation; a GPU is another.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Region(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give the memory up. Idempotent. Mappings that clients hold stay valid, and keep the memory, until they end."""
+        """Give the memory up. Idempotent. What clients have mapped stays valid, and keeps the memory, until they end."""
 
 
 class Device(ABC):
@@ -54,7 +54,7 @@ class Device(ABC):
 
     @abstractmethod
     def set_spare(self, nbytes: int) -> int:
-        """Keep about this many bytes of ready pages for the next loads; returns what is kept now. 0 gives them all up."""
+        """Keep about this many bytes of ready pages for the next loads, 0 for none; returns what is kept now."""
 
     @abstractmethod
     def statistics(self) -> DeviceStatistics: ...

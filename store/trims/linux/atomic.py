@@ -1,7 +1,7 @@
-"""Durable publication: write, fsync, rename, fsync the directory. Before the rename nothing is visible, after it everything.
+"""Durable publication: write, fsync, rename, fsync the directory. All is visible after the rename, nothing before.
 
-What is not promised: a disk that lies about fsync. A crash leaves only files under temporary names; each is locked by its
-writer, so that whoever cleans up can tell an abandoned one from one in use.
+What is not promised: a disk that lies about fsync. A crash leaves only files under temporary names; each is locked
+by its writer, so that whoever cleans up can tell an abandoned one from one in use.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def translate(error: OSError, doing: str) -> TrimsError:
 def staged(directory: str, suffix: str = "") -> Iterator[str]:
     """A fresh, locked temporary file in `directory`; yields its path and removes what is left of it at the end.
 
-    The lock is a shared `flock` on a descriptor of its own that lives as long as the block: a collector that can lock the
-    file exclusively knows that its writer is gone.
+    The lock is a shared `flock` on a descriptor of its own that lives as long as the block: a collector that can lock
+    the file exclusively knows that its writer is gone.
     """
     fd, path = tempfile.mkstemp(prefix="t-", suffix=suffix, dir=directory)
     try:

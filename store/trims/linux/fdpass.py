@@ -17,7 +17,7 @@ _CONTROL = socket.CMSG_SPACE(array.array("i").itemsize * MAX_FDS)
 
 
 def send(sock: socket.socket, data: bytes | memoryview, fds: list[int]) -> int:
-    """Send what fits of `data`, the descriptors with its first byte; returns the bytes sent. May raise BlockingIOError."""
+    """Send what fits of `data`, the descriptors with its first byte; returns the bytes sent."""
     if not fds:
         return sock.send(data)
     return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])

@@ -1,7 +1,7 @@
 """Kernel locks on open descriptors. They end with the holder, however it ends, and are never judged by age.
 
 Two kinds: `flock` (shared and exclusive; containers, temporary files, the store lock) and open-file-description locks,
-which alone can be *asked about* without being taken: a reader that probes must never be in the way of a starting manager.
+which alone can be *asked about* without being taken: a probing reader must never be in the way of a new manager.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Memory that other processes can map and none can change: sealed memfds.
 
-A region is made writable, filled, and then sealed against shrinking, growing, future writing and further sealing; what is
-handed out is a second, read-only descriptor of a file of mode 0400. That combination, with a maker that is not dumpable,
-was the only one that a client of the same user could not write to by any route tried: seals alone leave
+A region is made writable, filled, and then sealed against shrinking, growing, future writing and further sealing;
+what is handed out is a second, read-only descriptor of a file of mode 0400. That combination, with a maker that is not
+dumpable, was the only one that a client of the same user could not write to by any route tried: seals alone leave
 /proc/PID/mem of the maker open, and mode bits alone fall to a chmod by the same user.
 """
 

@@ -41,7 +41,7 @@ def watch(pid: int) -> int:
 
 
 def memory_limit() -> int:
-    """Bytes of memory this process may use: the least of physical memory and every ancestor cgroup's limit (v1 and v2)."""
+    """Bytes of memory this process may use: the least of physical memory and every ancestor cgroup's limit."""
     limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         with open("/proc/self/cgroup") as file:

@@ -19,7 +19,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Nobody wants this load any more: stop it soon. It is still answered by LoadFailed (or Loaded, if it was faster)."""
+    """Nobody wants this load any more: stop it soon. It still ends in LoadFailed, or Loaded if that was faster."""
 
     key: Key
     load: int

@@ -51,6 +51,8 @@ class Target(Asked):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
+    """A client connected."""
+
     conn: int
     who: Who
 
@@ -69,12 +71,16 @@ class AttachAsked(Target):
 
 @dataclass(frozen=True, slots=True)
 class Released:
+    """A client gave one lease back."""
+
     conn: int
     lease: int
 
 
 @dataclass(frozen=True, slots=True)
 class WarmAsked(Target):
+    """Resident without a lease, please."""
+
     ttl: float | None = None
     wait: bool = True
     evict: bool = True
@@ -126,12 +132,16 @@ class WaitAsked(Asked):
 
 @dataclass(frozen=True, slots=True)
 class ForgetAsked(Asked):
+    """The model is about to leave the store: let go of what is idle, or refuse."""
+
     digest: str
     force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StopAsked(Asked):
+    """End when the last lease is gone (`drain`), or now."""
+
     drain: bool = True
 
 

@@ -31,6 +31,8 @@ class Hello(Message, frozen=True, tag="hello"):
 
 
 class Request(Message, frozen=True):
+    """A message that is answered. `id` is the client's own, above 0."""
+
     id: int
 
 
@@ -93,8 +95,8 @@ class Unpin(Request, frozen=True, tag="unpin"):
 
 
 class Evict(Request, frozen=True, tag="evict"):
-    """Give residencies up: of `ref`; or, with ref "", of all idle ones, or of those idle for `idle` seconds, or of as many
-    as leave `until_free` bytes free.
+    """Give residencies up: of `ref`; or, with ref "", of all idle ones, of those idle for `idle` seconds, or of as
+    many as leave `until_free` bytes free.
 
     force: doom leased ones too, so that they go with their last lease. wait: wait for leases to end, up to `timeout`.
     """
