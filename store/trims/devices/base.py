@@ -40,7 +40,7 @@ class Region(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give the memory up. Idempotent. What clients have mapped stays valid, and keeps the memory, until they end."""
+        """Give the memory up. Idempotent. Clients keep what they have mapped, and its memory, until they end."""
 
 
 class Device(ABC):
