@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-import socket
 import struct
 
+TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
+if TYPE_CHECKING:
+    import socket
+
 _CRED = struct.Struct("@iII")
+_SOL_SOCKET, _SO_PEERCRED = 1, 17  # <asm-generic/socket.h>; the socket module is heavy, and its user has it already
 
 
 def peer(sock: socket.socket) -> tuple[int, int, int]:
     """(pid, uid, gid) of the process that connected `sock`, as the kernel saw it then."""
-    pid, uid, gid = _CRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CRED.size))
+    pid, uid, gid = _CRED.unpack(sock.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _CRED.size))
     return pid, uid, gid
 
 
