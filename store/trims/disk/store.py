@@ -1,0 +1,121 @@
+"""A store is a directory with a `store.json` in it. Making one, and opening one.
+
+The marker is written last: a directory without it is no store, whatever else a crash left in it, and `create_store`
+goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass
+
+from trims.errors import Damaged, NoStore, StoreTooNew, UsageError
+from trims.linux import atomic, flock
+from trims.manifest import canonical_json
+from trims.paths import StorePaths
+
+MAGIC = "trims store"
+FORMAT = 1
+CODECS = ("none", "zstd")
+_OURS = {"store.json", "lock", "tmp", "catalog", "containers", "variants", "locks", "names", "snapshot"}
+_HARMLESS = {"lost+found"}  # the root of a file system is a fine place for a store
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An open store. id: random, for life; codec: of new containers."""
+
+    paths: StorePaths
+    id: str
+    codec: str
+
+    @property
+    def root(self) -> str:
+        return self.paths.root
+
+
+def open_store(root: str) -> Store:
+    """The store at `root`. Raises NoStore, StoreTooNew, Damaged."""
+    paths = StorePaths(os.path.abspath(root))
+    try:
+        with open(paths.marker, "rb") as file:
+            data = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoStore(f"no store at {root}", "", "make one with `trims init`, or name another with --store") from None
+    except OSError as error:
+        raise atomic.translate(error, f"opening the store {root}") from None
+    return _parse(paths, data)
+
+
+def _parse(paths: StorePaths, data: bytes) -> Store:
+    try:
+        fields = json.loads(data)
+        magic, number = fields["magic"], fields["format"]
+    except (ValueError, KeyError, TypeError):
+        raise Damaged(f"{paths.marker} is damaged", "it is no store marker") from None
+    if magic != MAGIC:
+        raise NoStore(f"no store at {paths.root}", "its store.json belongs to something else", "choose another --store")
+    if not isinstance(number, int) or number > FORMAT:
+        raise StoreTooNew(
+            f"the store {paths.root} has format {number}", f"this trims reads up to {FORMAT}", "upgrade trims"
+        )
+    identity, codec = fields.get("id"), fields.get("codec")
+    if not isinstance(identity, str) or codec not in CODECS:
+        raise Damaged(f"{paths.marker} is damaged", "its id or codec is missing")
+    return Store(paths, identity, codec)
+
+
+def create_store(root: str, codec: str = "none", if_missing: bool = False) -> Store:
+    """Make `root` a store. if_missing: an existing store is opened and left as it is.
+
+    Raises UsageError when the directory has other things in it or is a store already, NotPermitted, NoSpace.
+    """
+    if codec not in CODECS:
+        raise UsageError(f"no codec {codec!r}", "", f"codecs are {', '.join(CODECS)}")
+    paths = StorePaths(os.path.abspath(root))
+    try:
+        atomic.make_directory(paths.root)
+        _refuse_foreign(paths.root)
+        with flock.held(paths.lock, exclusive=True, timeout=10):
+            if os.path.lexists(paths.marker):
+                return _existing(paths, if_missing)
+            return _create(paths, codec)
+    except OSError as error:
+        raise atomic.translate(error, f"making the store {paths.root}") from None
+
+
+def _refuse_foreign(root: str) -> None:
+    foreign = sorted(set(os.listdir(root)) - _OURS - _HARMLESS)
+    if foreign:
+        raise UsageError(
+            f"{root} cannot become a store", f"it has other things in it, {foreign[0]!r} first", "name a new directory"
+        )
+
+
+def _existing(paths: StorePaths, if_missing: bool) -> Store:
+    store = open_store(paths.root)
+    if not if_missing:
+        raise UsageError(f"{paths.root} is a store already", "", "use it as it is, or say --if-missing")
+    return store
+
+
+def _create(paths: StorePaths, codec: str) -> Store:
+    for directory in (paths.tmp, paths.catalog, paths.containers, paths.variants, f"{paths.root}/locks"):
+        atomic.make_directory(directory)
+    store = Store(paths, secrets.token_hex(16), codec)
+    marker = {"magic": MAGIC, "format": FORMAT, "id": store.id, "codec": codec, "created": time.time()}
+    atomic.replace(paths.marker, canonical_json(marker) + b"\n", paths.tmp)
+    return store
+
+
+def file_size(path: str) -> int | None:
+    """Bytes of a file, or None when it is not there."""
+    try:
+        return os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise atomic.translate(error, f"looking at {path}") from None
