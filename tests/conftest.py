@@ -1,0 +1,130 @@
+"""Fixtures of all tests: leak guards, a clean environment, and the few real things most tests start from.
+
+docs/testing.md explains them. Every fixture is real: real files, a real store, a real manager process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from helpers import capabilities, leaks
+from helpers import models as model_files
+
+from trims.linux import process
+
+leaks.adopt_orphans()
+
+# What tests may read of the caller's environment; everything else of trims and the desktop is taken away.
+_KEPT = ("TRIMS_TEST_TORCH", "TRIMS_TEST_MODELS")
+_CLEARED = (
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "COLUMNS",
+    "LINES",
+    "PAGER",
+    "EDITOR",
+)
+
+
+def pytest_report_header() -> str:
+    return capabilities.report()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _base_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Choose pytest's own directory before any test changes TMPDIR."""
+    tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(autouse=True)
+def leak_guard(_base_directory: None) -> Iterator[None]:
+    """Fail a test that leaves a descriptor, thread, process or mapping of shared memory behind."""
+    before = leaks.take()
+    yield
+    found = leaks.leaked(before)
+    if found:
+        pytest.fail("the test leaked:\n  " + "\n  ".join(found), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def home(leak_guard: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A private directory with a short path that HOME, TMPDIR and every XDG_* point into; nothing of TRIMS_* is set."""
+    base = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    for name in list(os.environ):
+        if (name.startswith(("TRIMS_", "XDG_", "SLURM_")) and name not in _KEPT) or name in _CLEARED:
+            monkeypatch.delenv(name)
+    for name, part in (
+        ("HOME", "home"), ("TMPDIR", "tmp"), ("XDG_RUNTIME_DIR", "run"), ("XDG_DATA_HOME", "data"),
+        ("XDG_STATE_HOME", "state"), ("XDG_CONFIG_HOME", "config"), ("XDG_CACHE_HOME", "cache"),
+    ):  # fmt: skip
+        (base / part).mkdir(mode=0o700)
+        monkeypatch.setenv(name, str(base / part))
+    umask = os.umask(0o022)
+    yield base
+    os.umask(umask)
+    shutil.rmtree(base)
+
+
+@dataclass
+class Runtime:
+    """Where one manager of a test lives. `env` is the environment for processes of the test."""
+
+    directory: Path
+    socket: Path
+    store: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def living(self) -> list[int]:
+        """Pids of the processes that listen on a socket in the directory."""
+        found = []
+        for path in self.directory.rglob("*"):
+            if path.is_socket():
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                    try:
+                        sock.connect(str(path))
+                    except OSError:
+                        continue  # nobody listens
+                    found.append(process.peer(sock)[0])
+        return found
+
+
+@pytest.fixture
+def runtime(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    """A private runtime directory and store for a manager; TRIMS_SOCKET and TRIMS_STORE name them.
+
+    A manager that still lives at the end is killed and fails the test.
+    """
+    directory = home / "r"
+    directory.mkdir(mode=0o700)
+    runtime = Runtime(directory, directory / "trims.sock", home / "store")
+    monkeypatch.setenv("TRIMS_SOCKET", str(runtime.socket))
+    monkeypatch.setenv("TRIMS_STORE", str(runtime.store))
+    runtime.env = dict(os.environ)
+    yield runtime
+    left = set(runtime.living()) - {os.getpid()}
+    if left:
+        names = ", ".join(leaks.describe(pid) for pid in left)
+        leaks.kill(left)
+        pytest.fail(f"a manager was left running: {names}", pytrace=False)
+
+
+@pytest.fixture
+def store_root(home: Path) -> Path:
+    """A directory for a store; it does not exist yet."""
+    return home / "store"
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> model_files.ModelFiles:
+    """Small real model files, each made when first asked for and kept for the session. Do not change them."""
+    return model_files.ModelFiles(tmp_path_factory.mktemp("models"))
