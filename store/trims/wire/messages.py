@@ -11,8 +11,7 @@ from typing import Literal
 
 import msgspec
 
-VERSION = 1
-"""The protocol's version; a peer of another one is refused by both sides, naming both."""
+from trims.wire.header import VERSION as VERSION
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=False, tag_field="t", omit_defaults=True):
