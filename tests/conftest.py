@@ -16,13 +16,17 @@ from pathlib import Path
 import pytest
 from helpers import capabilities, leaks
 from helpers import models as model_files
+from hypothesis import settings
 
 from trims.linux import process
 
 leaks.adopt_orphans()
 
-# What tests may read of the caller's environment; everything else of trims and the desktop is taken away.
-_KEPT = ("TRIMS_TEST_TORCH", "TRIMS_TEST_MODELS")
+# Properties take the time they take on a loaded machine; the suite's own limit is pytest's timeout.
+settings.register_profile("trims", deadline=None, print_blob=True)
+settings.load_profile("trims")
+
+# Names of the caller's environment that would reach into a test, beside all of TRIMS_*, XDG_* and SLURM_*.
 _CLEARED = (
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
@@ -61,7 +65,7 @@ def home(leak_guard: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A private directory with a short path that HOME, TMPDIR and every XDG_* point into; nothing of TRIMS_* is set."""
     base = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
     for name in list(os.environ):
-        if (name.startswith(("TRIMS_", "XDG_", "SLURM_")) and name not in _KEPT) or name in _CLEARED:
+        if name.startswith(("TRIMS_", "XDG_", "SLURM_")) or name in _CLEARED:
             monkeypatch.delenv(name)
     for name, part in (
         ("HOME", "home"), ("TMPDIR", "tmp"), ("XDG_RUNTIME_DIR", "run"), ("XDG_DATA_HOME", "data"),
@@ -128,3 +132,11 @@ def store_root(home: Path) -> Path:
 def models(tmp_path_factory: pytest.TempPathFactory) -> model_files.ModelFiles:
     """Small real model files, each made when first asked for and kept for the session. Do not change them."""
     return model_files.ModelFiles(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """The directory with models that packages ship; skips where `scripts/test` could not fetch them."""
+    if capabilities.REAL_MODELS is None:
+        pytest.skip("packaged models were not fetched")
+    return capabilities.REAL_MODELS

@@ -180,6 +180,8 @@ def load(environ: Mapping[str, str] | None = None, flags: Mapping[str, str | Non
     def put(key: str, value: str, origin: str) -> None:
         texts[key], origins[key] = value, origin
 
+    if environ.get("TRIMS_CONFIG") and not os.path.exists(environ["TRIMS_CONFIG"]):
+        warnings.append(f"{environ['TRIMS_CONFIG']}, named by TRIMS_CONFIG, does not exist")
     for path in reversed(config_files(environ)):
         for key, value in read_file(path).items():
             if key in BY_KEY:

@@ -122,7 +122,9 @@ class Manifest:
             tensors = tuple(TensorSpec(n, d, tuple(s), h) for n, d, s, h in zip(*columns, strict=True) if ITEM_SIZES[d])
             graph = BlobSpec("graph", *data["graph"]) if data["graph"] else None
             files = tuple(BlobSpec(name, *value) for name, value in data["files"].items())
-        except (KeyError, TypeError, ValueError) as error:
+            if any(type(n) is not int or n < 0 for t in tensors for n in t.shape):
+                raise ValueError("a shape is not of whole numbers")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Damaged("a manifest is damaged", f"a field is missing or of the wrong kind: {error}") from None
         return cls(tensors, graph, files)
 

@@ -83,20 +83,20 @@ def shard(ref: str) -> str:
 
 
 def escape(name: str) -> str:
-    """`name` as one path component: all but ASCII letters, digits and `._-+@` as %XX of its UTF-8."""
+    """`name`, any text, as one path component: all but ASCII letters, digits and `._-+@` as %XX of its UTF-8."""
     return "".join(
         chr(b) if chr(b).isascii() and (chr(b).isalnum() or chr(b) in "._-+@") else f"%{b:02X}"
-        for b in name.encode("utf-8", "surrogateescape")
+        for b in name.encode("utf-8", "surrogatepass")
     )
 
 
 def unescape(component: str) -> str:
-    """The inverse of `escape`."""
+    """The inverse of `escape`. Raises ValueError for what `escape` never makes."""
     head, *rest = component.split("%")
     raw = head.encode()
     for part in rest:
         raw += bytes([int(part[:2], 16)]) + part[2:].encode()
-    return raw.decode("utf-8", "surrogateescape")
+    return raw.decode("utf-8", "surrogatepass")
 
 
 class RuntimePaths:

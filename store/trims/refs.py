@@ -22,7 +22,8 @@ def parse_ref(text: str) -> str:
     """The canonical ref, always with its tag: `resnet50` → `resnet50:latest`. Raises UsageError.
 
     A name is letters, digits and `._-+@/`, starts with a letter or digit, has no empty, `.` or `..` part, and is at
-    most 150 characters; a tag is the same without `/`, at most 64. `id` is no name: `id:` introduces a digest.
+    most 150 characters, a slash counted as three; a tag is the same without `/`, at most 64. `id` is no name: `id:`
+    introduces a digest.
     """
     name, colon, tag = text.partition(":")
     if not colon:
@@ -40,8 +41,8 @@ def _name_problem(name: str) -> str:
         return "it is empty"
     if name == "id":
         return "`id:` introduces a digest"
-    if len(name) > MAX_NAME:
-        return f"it is longer than {MAX_NAME} characters"
+    if len(name) + 2 * name.count("/") > MAX_NAME:  # a slash takes three characters of a file name of at most 255
+        return f"it is longer than {MAX_NAME} characters, a slash counted as three"
     if not set(name) <= _NAME:
         return "it has a character that names cannot have"
     if name[0] not in _LETTERS:

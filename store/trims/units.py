@@ -25,9 +25,10 @@ def _split(text: str) -> tuple[str, str]:
 
 def _number(text: str, kind: str, example: str) -> float:
     number = _split(text)[0]
-    if not number or not number.isascii() or number.count(".") > 1 or number.strip("0123456789."):
+    digits = number.replace(".", "", 1)
+    if not digits or not digits.isascii() or not digits.isdigit() or len(digits) > 19:
         raise UsageError(f"bad {kind} {text!r}", "", f"write it like {example}")
-    return float(number) if number != "." else 0.0
+    return float(number) if "." in number else int(number)
 
 
 def parse_size(text: str, total: int | None = None) -> int:

@@ -8,8 +8,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+# Where `scripts/test` put models that packages ship. Read now: tests see no TRIMS_* of the caller.
+_named = Path(os.environ.get("TRIMS_TEST_MODELS") or "/nonexistent")
+REAL_MODELS = _named if _named.is_dir() else None
 
 
 @functools.cache
@@ -55,12 +60,6 @@ def other_uid() -> int | None:
     return 65534 if is_root() else None
 
 
-@functools.cache
-def has_real_models() -> bool:
-    """Whether `scripts/test` fetched models that packages ship (TRIMS_TEST_MODELS names the directory)."""
-    return os.path.isdir(os.environ.get("TRIMS_TEST_MODELS", ""))
-
-
 def report() -> str:
     """One line for the header of the test run."""
     probes = {
@@ -70,7 +69,7 @@ def report() -> str:
         "root": is_root(),
         "tmpfs mounts": can_mount_tmpfs(),
         "GPU": has_gpu(),
-        "packaged models": has_real_models(),
+        "packaged models": REAL_MODELS is not None,
     }
     return "capabilities: " + ", ".join(f"{'' if there else 'no '}{name}" for name, there in probes.items())
 
@@ -80,4 +79,4 @@ needs_torch = pytest.mark.skipif(not has_module("torch"), reason="PyTorch is not
 needs_root = pytest.mark.skipif(not is_root(), reason="needs root")
 needs_tmpfs = pytest.mark.skipif(not can_mount_tmpfs(), reason="cannot mount a tmpfs")
 needs_gpu = pytest.mark.skipif(not has_gpu(), reason="no GPU")
-needs_real_models = pytest.mark.skipif(not has_real_models(), reason="packaged models were not fetched")
+needs_real_models = pytest.mark.skipif(REAL_MODELS is None, reason="packaged models were not fetched")

@@ -44,20 +44,23 @@ def watch(pid: int) -> int:
     return os.pidfd_open(pid)
 
 
-def memory_limit() -> int:
-    """Bytes of memory this process may use: the least of physical memory and every ancestor cgroup's limit."""
+def memory_limit(membership: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int:
+    """Bytes of memory this process may use: the least of physical memory and every ancestor cgroup's limit.
+
+    membership: a file of cgroups(7) lines; root: where the hierarchies are mounted.
+    """
     limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        with open("/proc/self/cgroup") as file:
+        with open(membership) as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
     except OSError:
         return limit
     for _, controllers, path in lines:
         if controllers == "":
-            limit = min(limit, _tree_limit("/sys/fs/cgroup", path, "memory.max"))
-            limit = min(limit, _tree_limit("/sys/fs/cgroup/unified", path, "memory.max"))
+            limit = min(limit, _tree_limit(root, path, "memory.max"))
+            limit = min(limit, _tree_limit(f"{root}/unified", path, "memory.max"))
         elif "memory" in controllers.split(","):
-            limit = min(limit, _tree_limit("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes"))
+            limit = min(limit, _tree_limit(f"{root}/memory", path, "memory.limit_in_bytes"))
     return limit
 
 
