@@ -7,10 +7,13 @@ when stale entries outnumber live ones threefold the heap is rebuilt, so it neve
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable
 from itertools import count
+from typing import Any
 
 FOREVER = float("inf")
+
+Name = tuple[Any, ...]
+"""What a timer is for, as (kind, ...)."""
 
 
 class Timers:
@@ -19,11 +22,11 @@ class Timers:
     __slots__ = ("_heap", "_number", "_times")
 
     def __init__(self) -> None:
-        self._times: dict[Hashable, tuple[float, int]] = {}
-        self._heap: list[tuple[float, int, Hashable]] = []
+        self._times: dict[Name, tuple[float, int]] = {}
+        self._heap: list[tuple[float, int, Name]] = []
         self._number = count()
 
-    def set(self, name: Hashable, when: float) -> None:
+    def set(self, name: Name, when: float) -> None:
         if when == FOREVER:
             self.clear(name)
             return
@@ -34,10 +37,10 @@ class Timers:
             self._heap = [(at, n, key) for key, (at, n) in self._times.items()]
             heapq.heapify(self._heap)
 
-    def clear(self, name: Hashable) -> None:
+    def clear(self, name: Name) -> None:
         self._times.pop(name, None)
 
-    def get(self, name: Hashable) -> float:
+    def get(self, name: Name) -> float:
         """When it is due; inf when it is not set."""
         found = self._times.get(name)
         return found[0] if found else FOREVER
@@ -47,9 +50,9 @@ class Timers:
         self._drop_stale()
         return self._heap[0][0] if self._heap else None
 
-    def pop_due(self, now: float) -> list[Hashable]:
+    def pop_due(self, now: float) -> list[Name]:
         """The names that are due, earliest first; they are cleared."""
-        due: list[Hashable] = []
+        due: list[Name] = []
         self._drop_stale()
         while self._heap and self._heap[0][0] <= now:
             name = heapq.heappop(self._heap)[2]

@@ -30,7 +30,7 @@ class Policy(ABC):
 
     @abstractmethod
     def hit(self, key: Key, now: float) -> None:
-        """`key` was attached while resident."""
+        """`key` was asked for while resident."""
 
     @abstractmethod
     def hold(self, key: Key) -> None:

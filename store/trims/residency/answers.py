@@ -1,0 +1,157 @@
+"""What the machine answers: the items of results, and refusals that say what stood in the way.
+
+The shapes of items and of the details of NoRoom are part of the protocol (trims-protocol(7)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trims.errors import InUse, ManagerUnreachable, NoRoom, Pinned, TimedOut, TrimsError
+from trims.residency.core import Core
+from trims.residency.events import Target, Who
+from trims.residency.records import COMING, HELD, IDLE, LEASED, MOVING, PINNED, PROMISED, Place, Residency
+from trims.units import format_size
+
+Item = dict[str, object]
+
+MAX_BLOCKERS = 32
+MAX_HOLDERS = 16
+_WHY = {PROMISED: "loading", MOVING: "loading", PINNED: "pinned", LEASED: "leased", HELD: "leased", COMING: "loading"}
+
+
+def warm_item(residency: Residency, outcome: str, seconds: float, victims: Iterable[Item] = ()) -> Item:
+    """One item of the answer to warm and pin."""
+    return {
+        "ref": residency.ref,
+        "digest": residency.key.digest,
+        "variant": residency.key.variant,
+        "place": residency.key.place,
+        "nbytes": residency.nbytes,
+        "outcome": outcome,
+        "seconds": seconds,
+        "victims": list(victims),
+    }
+
+
+def victim_item(residency: Residency) -> Item:
+    key = residency.key
+    return {"ref": residency.ref, "digest": key.digest, "variant": key.variant, "nbytes": residency.nbytes}
+
+
+def evict_item(core: Core, residency: Residency, outcome: str) -> Item:
+    """One item of the answer to evict."""
+    key = residency.key
+    return {
+        "ref": residency.ref,
+        "digest": key.digest,
+        "variant": key.variant,
+        "place": key.place,
+        "nbytes": residency.nbytes,
+        "outcome": outcome,
+        "holders": holders(core, [residency]),
+    }
+
+
+def holder(who: Who) -> Item:
+    return {"pid": who.pid, "uid": who.uid, "job": who.job}
+
+
+def holders(core: Core, residencies: Iterable[Residency]) -> list[Item]:
+    """The clients that hold these, or wait for them to be loaded; each once."""
+    seen: dict[tuple[int, int], Item] = {}
+    for residency in residencies:
+        for lease in core.leases.of(residency.key):
+            seen.setdefault((lease.who.pid, lease.who.started), holder(lease.who))
+        for waiter in residency.live_waiters():
+            seen.setdefault((waiter.who.pid, waiter.who.started), holder(waiter.who))
+    return list(seen.values())[:MAX_HOLDERS]
+
+
+def pids(items: Iterable[Item]) -> str:
+    """`pid 12, pid 34` of holders, for a sentence."""
+    names = [f"pid {item['pid']}" + (f" (job {item['job']})" if item["job"] else "") for item in items]
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def blockers(core: Core, place: Place, but: Residency | None = None) -> list[Item]:
+    """What stands in the way in a place, largest first: all that is there and cannot be evicted."""
+    found: list[Item] = []
+    for residency in core.residencies.values():
+        if residency.key.place != place.name or residency is but or residency.kind not in _WHY:
+            continue
+        found.append(
+            {
+                "ref": residency.ref,
+                "nbytes": residency.nbytes,
+                "why": _WHY[residency.kind],
+                "holders": holders(core, [residency]),
+                "pins": [{"owner": p.owner, "reason": p.reason} for p in residency.pins.values()],
+            }
+        )
+    for name, (nbytes, spare) in place.reserved.items():
+        if not spare:
+            found.append({"ref": name, "nbytes": nbytes, "why": "reserved", "holders": [], "pins": []})
+    found.sort(key=lambda item: (-int(str(item["nbytes"])), str(item["ref"])))
+    return found[:MAX_BLOCKERS]
+
+
+def no_room(core: Core, place: Place, ref: str, need: int, why: str = "", but: Residency | None = None) -> TrimsError:
+    """NoRoom for `need` bytes, naming who holds what."""
+    free, evictable = max(0, place.free + place.spare_left), place.sums[IDLE]
+    stand = blockers(core, place, but)
+    if not why:
+        why = f"it needs {format_size(need)}, {format_size(free)} are free, {format_size(evictable)} can be evicted"
+        why += _in_the_way(stand)
+    hint = "`trims ps` shows who holds what"
+    if need > place.budget:
+        hint = "start the manager with a larger budget"
+    details = {"place": place.name, "need": need, "budget": place.budget, "free": free, "evictable": evictable}
+    return NoRoom(f"no room for {ref} on {place.name}", why, hint, **details, blockers=stand)
+
+
+def _in_the_way(stand: list[Item]) -> str:
+    words = []
+    for item in stand[:3]:
+        who = pids(item["holders"]) if isinstance(item["holders"], list) else ""
+        owners = ", ".join(pin["owner"] for pin in item["pins"]) if isinstance(item["pins"], list) else ""
+        by = f" by {owners or who}" if owners or who else ""
+        words.append(f"{item['ref']} ({format_size(int(str(item['nbytes'])))}) is {item['why']}{by}")
+    more = f" and {len(stand) - 3} more" if len(stand) > 3 else ""
+    return "; " + ", ".join(words) + more if words else ""
+
+
+def over_budget(core: Core, place: Place, ref: str, need: int) -> TrimsError:
+    why = f"it needs {format_size(need)}, the whole budget is {format_size(place.budget)}"
+    return no_room(core, place, ref, need, why)
+
+
+def over_pin_cap(core: Core, place: Place, ref: str, need: int, pinned: int) -> TrimsError:
+    cap = format_size(place.pin_cap)
+    why = f"it needs {format_size(need)}, {format_size(pinned)} are pinned and at most {cap} may be"
+    return no_room(core, place, ref, need, why)
+
+
+def in_use(core: Core, what: str, residencies: Iterable[Residency], hint: str = "") -> TrimsError:
+    """InUse, naming the holders."""
+    who = holders(core, residencies)
+    return InUse(
+        what, f"{pids(who)} {'holds' if len(who) == 1 else 'hold'} it" if who else "it is in use", hint, holders=who
+    )
+
+
+def pinned(what: str, residencies: Iterable[Residency]) -> TrimsError:
+    """Pinned, naming the owners."""
+    pins = [(r.ref, p) for r in residencies for p in r.pins.values()]
+    by = ", ".join(f"{p.owner or 'somebody'}" + (f" ({p.reason})" if p.reason else "") for _, p in pins[:4])
+    details = [{"ref": ref, "owner": p.owner, "reason": p.reason} for ref, p in pins]
+    return Pinned(what, f"it is pinned by {by}", "`trims unpin` it first", pins=details)
+
+
+def still_loading(event: Target, goes_on: bool) -> TrimsError:
+    hint = "it goes on loading; `trims wait --for warm` waits for it" if goes_on else "allow more with --timeout"
+    return TimedOut(f"{event.ref} is not on {event.key.place} yet", "the time ran out while it was loading", hint)
+
+
+def stopping() -> TrimsError:
+    return ManagerUnreachable("the manager is stopping", "it takes no new work", "start another with `trims start`")

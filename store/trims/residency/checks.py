@@ -1,0 +1,79 @@
+"""The invariants of the machine, checked over its whole state: what must hold whenever it is at rest."""
+
+from __future__ import annotations
+
+from trims.residency import room
+from trims.residency.core import Core
+from trims.residency.policy import Shortage
+from trims.residency.records import IDLE, KINDS, LEASED, PINNED, PROMISED, Place, Waiter
+from trims.residency.states import ABSENT, DOOMED, LOADING, RESIDENT
+
+
+def check(core: Core) -> None:
+    """Raise AssertionError, saying what is wrong."""
+    core.leases.check()
+    for place in core.places.values():
+        _check_place(core, place)
+    _check_residencies(core)
+    _check_requests(core)
+
+
+def _check_place(core: Core, place: Place) -> None:
+    here = [r for r in core.residencies.values() if r.key.place == place.name]
+    for kind in KINDS:
+        assert place.sums[kind] == sum(r.nbytes for r in here if r.kind == kind), f"the sum of {kind} is wrong"
+    assert place.physical <= max(place.budget, place.excused), "more exists than the budget allows"
+    if place.sums[PROMISED]:
+        assert place.free >= 0, "more is promised than will be free"
+    victims = list(place.policy.victims(core.now))
+    assert len(victims) == len(set(victims)) and set(victims) == {r.key for r in here if r.kind == IDLE}, (
+        "the policy would take what it may not, or misses what it may"
+    )
+    assert len(place.policy) == sum(r.kind in (PINNED, LEASED, IDLE) for r in here), (
+        "the policy knows what is not there"
+    )
+    room.check_promises(place)
+    for head in list(place.line.values())[:1]:
+        outcome = room.plan(core, place, head.nbytes, head.may_evict)
+        assert isinstance(outcome, Shortage), "the head of the line waits though there is room"
+        overtaken = sum(place.overtakers.values())
+        assert not overtaken or overtaken + head.nbytes <= place.budget, "overtakers starve the head of the line"
+
+
+def _check_residencies(core: Core) -> None:
+    for key, r in core.residencies.items():
+        place, leases = core.places[key.place], core.leases.count(key)
+        assert r.key == key and key in core.by_digest[key.digest]
+        assert not leases or r.state in (RESIDENT, DOOMED), f"a lease on what is {r.state}: {key}"
+        assert bool(r.load) <= (r.state in (LOADING, DOOMED)), f"a load of what is {r.state}: {key}"
+        assert not (r.state == RESIDENT and r.waiters), f"somebody waits for what is there: {key}"
+        if r.state == LOADING:
+            assert r.waiters or r.pins or r.wanted, f"nobody wants what is loading: {key}"
+            assert (key in place.promised) == (not r.load), f"neither promised nor loading: {key}"
+        elif r.state == DOOMED:
+            assert bool(leases) + bool(r.load) + r.freeing == 1, f"doomed, but not on its way out: {key}"
+        elif r.state == ABSENT:
+            assert (key in place.line) == bool(r.waiters), f"waits for room outside the line: {key}"
+            assert (key in place.parked) == (not r.waiters), f"absent, and nobody wants it: {key}"
+    for digest, keys in core.by_digest.items():
+        assert keys and all(key in core.residencies and key.digest == digest for key in keys)
+
+
+def _check_requests(core: Core) -> None:
+    assert not core.dirty and not core.touched and not core.prompt, "not at rest"
+    for ask, waiting in core.pending.items():
+        assert waiting.ask == ask
+        assert core.timers.get(("ask", ask)) == waiting.event.deadline > core.now, "a request outlives its deadline"
+        if isinstance(waiting, Waiter):
+            assert core.residencies[waiting.event.key].waiters[ask] is waiting, "a waiter at no key"
+            if waiting.silent:
+                continue
+        else:
+            assert core.watches[waiting.subject][ask] is waiting, "a watch that nobody looks at"
+        assert ask[1] in core.clients[ask[0]].asks, "a request of nobody"
+    waiters = sum(len(r.waiters) for r in core.residencies.values())
+    watches = sum(len(group) for group in core.watches.values())
+    assert waiters + watches == len(core.pending), "a request that is forgotten"
+    assert sum(len(c.asks) for c in core.clients.values()) == sum(ask[0] >= 0 for ask in core.pending)
+    for lease in core.leases:
+        assert lease.conn in core.clients, "a lease of nobody"

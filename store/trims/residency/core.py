@@ -1,0 +1,235 @@
+"""The state that all rules share, and the few ways to change it.
+
+Rules change a record, then call `settle`, which brings everything derived from it up to date at once: the place's
+sums, the policy's order, the timer of its time to live, the index. So no rule can forget one of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from trims.errors import TrimsError
+from trims.residency.effects import Free, Grant, Load, Refuse, Reply
+from trims.residency.events import AttachAsked, Key, Who
+from trims.residency.leases import Leases
+from trims.residency.outbox import Outbox
+from trims.residency.policies import Policy
+from trims.residency.records import (
+    COMING,
+    GONE,
+    HELD,
+    IDLE,
+    LEASED,
+    MOVING,
+    PINNED,
+    PROMISED,
+    Ask,
+    Client,
+    Place,
+    Residency,
+    Waiter,
+    Watch,
+)
+from trims.residency.states import ABSENT, DOOMED, LOADING, RESIDENT, Stories, next_state
+from trims.residency.timers import FOREVER, Timers
+
+COUNTERS = (
+    "attaches", "hits", "misses", "releases", "loads", "load_failures", "loads_cancelled", "bytes_loaded",
+    "evictions", "bytes_evicted", "expired", "pins_expired", "refusals",
+)  # fmt: skip
+
+
+class Core:
+    """Everything the machine knows. `now` is the time of the event being handled."""
+
+    def __init__(self, budgets: Mapping[str, int], policy: Policy, ttl: float, pin_cap: Mapping[str, int]) -> None:
+        self.places = {
+            name: Place(name, budget, pin_cap.get(name, budget), policy.fresh()) for name, budget in budgets.items()
+        }
+        self.ttl = ttl
+        self.now = 0.0
+        self.residencies: dict[Key, Residency] = {}
+        self.by_digest: dict[str, dict[Key, None]] = {}
+        self.clients: dict[int, Client] = {}
+        self.pending: dict[Ask, Waiter | Watch] = {}
+        self.watches: dict[str, dict[Ask, Watch]] = {}
+        self.prompt: list[Waiter] = []
+        self.leases = Leases()
+        self.timers = Timers()
+        self.stories = Stories()
+        self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self.dirty: dict[str, None] = {}
+        self.touched: set[str] = set()
+        self.stopping = self.stopped = False
+        self.loads = self.silenced = 0
+        self.out = Outbox()
+        self.emit, self.log = self.out.emit, self.out.log
+        self.journal, self.publish, self.take = self.out.journal, self.out.publish, self.out.take
+
+    # ---- requests
+
+    def wait(self, waiting: Waiter | Watch) -> None:
+        """Remember a request until it is answered or its deadline comes."""
+        conn, request = ask = waiting.ask
+        self.pending[ask] = waiting
+        self.clients[conn].asks[request] = None
+        self.timers.set(("ask", ask), waiting.event.deadline)
+        if isinstance(waiting, Watch):
+            self.watches.setdefault(waiting.subject, {})[ask] = waiting
+            self.touched.add(waiting.subject)
+
+    def drop(self, ask: Ask) -> None:
+        """Forget a request: it is answered, or nobody waits for the answer."""
+        waiting = self.pending.pop(ask, None)
+        if waiting is None:
+            return
+        self.timers.clear(("ask", ask))
+        if ask[0] in self.clients:
+            self.clients[ask[0]].asks.pop(ask[1], None)
+        if isinstance(waiting, Watch):
+            group = self.watches[waiting.subject]
+            del group[ask]
+            if not group:
+                del self.watches[waiting.subject]
+            return
+        residency = self.residencies.get(waiting.event.key)
+        if residency is not None:
+            residency.waiters.pop(ask, None)
+        self.touched.add(waiting.event.key.digest)
+
+    def silence(self, waiter: Waiter) -> None:
+        """Nobody waits for the answer any more, but what was asked for stands until its deadline."""
+        self.drop(waiter.ask)
+        self.silenced += 1
+        waiter.silent, waiter.ask = True, (-1, self.silenced)
+        self.pending[waiter.ask] = waiter
+        self.residencies[waiter.event.key].waiters[waiter.ask] = waiter
+        self.timers.set(("ask", waiter.ask), waiter.event.deadline)
+
+    def reply(self, ask: Ask, items: tuple[dict[str, object], ...] = ()) -> None:
+        self.drop(ask)
+        self.emit(Reply(*ask, items))
+
+    def refuse(self, ask: Ask, error: TrimsError | dict[str, object]) -> None:
+        self.drop(ask)
+        self.counters["refusals"] += 1
+        self.emit(Refuse(*ask, error if isinstance(error, dict) else error.to_dict()))
+
+    def grant(self, residency: Residency, event: AttachAsked, who: Who) -> None:
+        """Answer an attach with a lease."""
+        ask = (event.conn, event.request)
+        self.drop(ask)
+        lease = self.leases.grant(event.conn, residency.key, who, self.now)
+        residency.last_use = self.now
+        self.counters["attaches"] += 1
+        self.settle(residency)
+        self.emit(Grant(*ask, lease.lease, residency.key))
+
+    # ---- residencies
+
+    def record(self, key: Key, ref: str, nbytes: int) -> Residency:
+        """The record of `key`, made if there is none."""
+        residency = self.residencies.get(key)
+        if residency is None:
+            residency = self.residencies[key] = Residency(key, ref, nbytes, self.ttl, since=self.now)
+            self.by_digest.setdefault(key.digest, {})[key] = None
+        return residency
+
+    def forget(self, residency: Residency) -> None:
+        """Drop the record of an absent key that nobody wants."""
+        key = residency.key
+        if self.residencies.pop(key, None) is None:
+            return
+        self.by_digest[key.digest].pop(key, None)
+        if not self.by_digest[key.digest]:
+            del self.by_digest[key.digest]
+        self.touched.add(key.digest)
+
+    def of_digest(self, digest: str, place: str = "") -> list[Residency]:
+        """The records of a model, in one place or in all."""
+        keys = self.by_digest.get(digest, ())
+        return [self.residencies[key] for key in keys if place in ("", key.place)]
+
+    def move(self, residency: Residency, what: str) -> None:
+        """One step of its life; the caller settles it afterwards. Raises InvalidTransition."""
+        state = next_state(residency.state, what)
+        if state is None:
+            raise self.stories.impossible(residency.key, residency.state, what)
+        self.stories.tell(residency.key, self.now, f"{residency.state}, {what}: {state}")
+        if state != residency.state:
+            residency.since = self.now
+        residency.state = state
+
+    def settle(self, residency: Residency) -> None:
+        """Bring all that is derived from the record up to date."""
+        place = self.places[residency.key.place]
+        before, kind = residency.kind, self._kind(residency)
+        if before != GONE:
+            place.sums[before] -= residency.counted
+        residency.kind, residency.counted = kind, residency.nbytes if kind != GONE else 0
+        if kind != GONE:
+            place.sums[kind] += residency.counted
+        self._order(place, residency, before, kind)
+        self.timers.set(("ttl", residency.key), residency.last_use + residency.ttl if kind == IDLE else FOREVER)
+        place.excused = min(place.excused, place.physical)
+        self.dirty[place.name] = None
+        self.touched.add(residency.key.digest)
+        if (before, kind) != (GONE, GONE):
+            self.publish(residency.key)
+
+    def _kind(self, residency: Residency) -> str:
+        state = residency.state
+        if state == ABSENT:
+            return GONE
+        if state == LOADING:
+            return MOVING if residency.load else PROMISED
+        leased = self.leases.count(residency.key)
+        if state == DOOMED:
+            return HELD if leased else COMING
+        if residency.pins:
+            return PINNED
+        return LEASED if leased else IDLE
+
+    def _order(self, place: Place, residency: Residency, before: str, kind: str) -> None:
+        known, knows = before in (PINNED, LEASED, IDLE), kind in (PINNED, LEASED, IDLE)
+        if knows and not known:
+            place.policy.insert(residency.key, residency.nbytes, residency.load_seconds, self.now)
+            if kind != IDLE:
+                place.policy.hold(residency.key)
+        elif known and not knows:
+            place.policy.remove(residency.key)
+        elif kind == IDLE != before:
+            place.policy.release(residency.key, self.now)
+        elif before == IDLE != kind:
+            place.policy.hold(residency.key)
+
+    def order(self, place: Place) -> Iterator[tuple[Key, int]]:
+        """What may go from `place`, best to lose first, with its bytes."""
+        return ((key, self.residencies[key].nbytes) for key in place.policy.victims(self.now))
+
+    # ---- the two effects that change what exists
+
+    def begin_load(self, residency: Residency) -> None:
+        """Send the Load out. The caller has made sure of the bytes."""
+        place = self.places[residency.key.place]
+        if place.physical + residency.nbytes > place.budget:
+            raise self.stories.impossible(residency.key, residency.state, "loading beyond the budget")
+        self.loads += 1
+        residency.load, residency.load_began = self.loads, self.now
+        self.counters["loads"] += 1
+        self.stories.tell(residency.key, self.now, f"load {self.loads} begins")
+        self.settle(residency)
+        self.emit(Load(residency.key, self.loads, residency.ref, residency.nbytes))
+
+    def free(self, residency: Residency) -> None:
+        """Send the Free of a doomed one out that nobody holds."""
+        if residency.state != DOOMED or residency.load or residency.freeing or self.leases.count(residency.key):
+            raise self.stories.impossible(residency.key, residency.state, "freeing what is held")
+        residency.freeing = True
+        self.stories.tell(residency.key, self.now, "being freed")
+        self.emit(Free(residency.key))
+
+    def is_resident(self, key: Key) -> bool:
+        residency = self.residencies.get(key)
+        return residency is not None and residency.state == RESIDENT

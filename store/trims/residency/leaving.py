@@ -1,0 +1,80 @@
+"""The ways out: being given up, being freed, and not being brought in after all."""
+
+from __future__ import annotations
+
+from trims.residency.core import Core
+from trims.residency.effects import Cancel
+from trims.residency.records import Place, Residency
+from trims.residency.states import ABSENT, LOADING
+from trims.units import format_size
+
+
+def give_away(core: Core, residency: Residency, why: str) -> None:
+    """Doom a resident one: it goes now, or with its last lease. The one way out of being resident."""
+    core.move(residency, "given up")
+    core.counters["evictions"] += 1
+    core.counters["bytes_evicted"] += residency.nbytes
+    if residency.wanted:
+        residency.wanted = False
+        core.journal()
+    core.settle(residency)
+    held = core.leases.count(residency.key)
+    after = f"; {held} leases hold it" if held else ""
+    core.log(f"evict {residency.ref} ({format_size(residency.nbytes)}) from {residency.key.place}: {why}{after}")
+    if not held:
+        core.free(residency)
+
+
+def gone(core: Core, residency: Residency) -> None:
+    """It is absent now. Whoever has come to want it meanwhile stands in the line."""
+    key = residency.key
+    place = core.places[key.place]
+    place.overtakers.pop(key, None)
+    residency.freeing, residency.hits, residency.victims = False, 0, ()
+    for subject in ("", key.digest):
+        for watch in core.watches.get(subject, {}).values():
+            watch.left.discard(key)
+    core.touched.add("")
+    if residency.waiters:
+        place.line.setdefault(key, residency)
+        core.dirty[place.name] = None
+    else:
+        leave_line(core, place, residency)
+
+
+def leave_line(core: Core, place: Place, residency: Residency) -> None:
+    """An absent one that nobody waits for any more: parked if it is pinned or wanted, forgotten if not."""
+    if residency.waiters:
+        return
+    place.line.pop(residency.key, None)
+    core.dirty[place.name] = None
+    if residency.pins or residency.wanted:
+        place.parked[residency.key] = residency
+    else:
+        place.parked.pop(residency.key, None)
+        core.forget(residency)
+
+
+def abandon(core: Core, residency: Residency, why: str) -> None:
+    """Stop bringing it in, if nobody wants it any more."""
+    if residency.waiters or residency.pins or residency.wanted:
+        return
+    if residency.state == ABSENT:
+        leave_line(core, core.places[residency.key.place], residency)
+    elif residency.state == LOADING:
+        stop_load(core, residency, why)
+
+
+def stop_load(core: Core, residency: Residency, why: str) -> None:
+    """Cancel a load, or take the promise back where the Load has not gone out."""
+    core.log(f"{residency.ref} is not loaded to {residency.key.place} any more: {why}", "debug")
+    core.counters["loads_cancelled"] += 1
+    if residency.load:
+        core.move(residency, "abandoned")
+        core.settle(residency)
+        core.emit(Cancel(residency.key, residency.load))
+        return
+    core.places[residency.key.place].promised.pop(residency.key, None)
+    core.move(residency, "withdrawn")
+    core.settle(residency)
+    gone(core, residency)

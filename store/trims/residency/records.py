@@ -1,0 +1,181 @@
+"""The machine's own records. They change only through `core` and the rules; views.py has what others see.
+
+The *kind* of a residency is derived from its state, leases and pins; a place keeps the sum of bytes of each kind, and
+all its arithmetic is over those sums:
+
+    physical  = what exists or is being made: all kinds but "promised", and what is reserved
+    coming    = what exists and is going without anybody's help: regions being freed, loads being cancelled
+    free      = budget - physical + coming + spare being shrunk - promised: what a new plan may count on
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trims.residency.events import (
+    AttachAsked,
+    EvictAsked,
+    ForgetAsked,
+    Key,
+    PinAsked,
+    StopAsked,
+    WaitAsked,
+    WarmAsked,
+    Who,
+)
+from trims.residency.policies import Policy
+from trims.residency.states import ABSENT
+
+Ask = tuple[int, int]
+"""A request: (connection, its id)."""
+
+GONE = "gone"  # absent
+PROMISED = "promised"  # loading, but the Load waits until its bytes are free
+MOVING = "moving"  # loading
+PINNED = "pinned"  # resident, and pinned
+LEASED = "leased"  # resident, leased, not pinned
+IDLE = "idle"  # resident, and may be a victim
+COMING = "coming"  # doomed, and on its way out without anybody's help
+HELD = "held"  # doomed, but leased
+KINDS = (PROMISED, MOVING, PINNED, LEASED, IDLE, COMING, HELD)
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A hold without a client."""
+
+    owner: str
+    reason: str
+    expires: float
+
+
+@dataclass(slots=True)
+class Waiter:
+    """A request for residence that has not been answered, or (silent) whose asker needs no answer any more.
+
+    previous: the pin that this one's pin replaced, to put back if this one is refused.
+    """
+
+    ask: Ask
+    event: AttachAsked | WarmAsked | PinAsked
+    who: Who
+    since: float
+    silent: bool = False
+    previous: Pin | None = None
+
+
+@dataclass(slots=True)
+class Watch:
+    """A request that waits for something to become true.
+
+    subject: the digest it is about, "" for a place or for everything. acted: an eviction has been decided. left: the
+    keys whose going it still awaits. items: its answer.
+    """
+
+    event: EvictAsked | ForgetAsked | WaitAsked | StopAsked
+    who: Who
+    acted: bool = False
+    left: set[Key] = field(default_factory=set)
+    items: tuple[dict[str, object], ...] = ()
+
+    @property
+    def ask(self) -> Ask:
+        return (self.event.conn, self.event.request)
+
+    @property
+    def subject(self) -> str:
+        return "" if isinstance(self.event, StopAsked) else self.event.digest
+
+
+@dataclass(slots=True)
+class Client:
+    """A connection: who it is, and its requests that are not answered."""
+
+    who: Who
+    asks: dict[int, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Residency:
+    """One key that is there, or that somebody wants.
+
+    load: the number of the Load in flight. freeing: Free has gone out. wanted: of the warm set.
+    kind, counted: under which kind, and with how many bytes, its place counts it now.
+    """
+
+    key: Key
+    ref: str
+    nbytes: int
+    ttl: float
+    state: str = ABSENT
+    load: int = 0
+    freeing: bool = False
+    wanted: bool = False
+    pins: dict[str, Pin] = field(default_factory=dict)
+    waiters: dict[Ask, Waiter] = field(default_factory=dict)
+    victims: tuple[dict[str, object], ...] = ()
+    hits: int = 0
+    since: float = 0.0
+    last_use: float = 0.0
+    load_began: float = 0.0
+    load_seconds: float = 0.0
+    kind: str = GONE
+    counted: int = 0
+
+    @property
+    def may_evict(self) -> bool:
+        """Whether any of those who want it lets others be evicted for it."""
+        return bool(self.pins) or any(getattr(w.event, "evict", True) for w in self.waiters.values())
+
+    def live_waiters(self) -> list[Waiter]:
+        """Those whose asker still expects an answer."""
+        return [w for w in self.waiters.values() if not w.silent]
+
+
+@dataclass(slots=True)
+class Place:
+    """One place's budget and what stands in it.
+
+    line: absent ones that wait for room, first come first served. promised: planned ones that wait for bytes to be
+    freed. parked: restored ones that found no room; they are tried again when there is some and nobody else waits.
+    head, overtakers: who is first in the line, and the bytes of those that have started before it since it was.
+    excused: the bytes that others put over the budget (a dead manager's regions), to tell it from our own doing.
+    """
+
+    name: str
+    budget: int
+    pin_cap: int
+    policy: Policy
+    sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    reserved: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    shrinking: int = 0
+    line: dict[Key, Residency] = field(default_factory=dict)
+    promised: dict[Key, Residency] = field(default_factory=dict)
+    parked: dict[Key, Residency] = field(default_factory=dict)
+    head: Key | None = None
+    overtakers: dict[Key, int] = field(default_factory=dict)
+    excused: int = 0
+
+    @property
+    def spare(self) -> int:
+        return sum(nbytes for nbytes, spare in self.reserved.values() if spare)
+
+    @property
+    def orphaned(self) -> int:
+        """Reserved bytes that cannot be given up."""
+        return sum(nbytes for nbytes, spare in self.reserved.values() if not spare)
+
+    @property
+    def physical(self) -> int:
+        sums = self.sums
+        ours = sums[MOVING] + sums[PINNED] + sums[LEASED] + sums[IDLE] + sums[COMING] + sums[HELD]
+        return ours + (sum(nbytes for nbytes, _ in self.reserved.values()) if self.reserved else 0)
+
+    @property
+    def free(self) -> int:
+        return self.budget - self.physical + self.sums[COMING] + self.shrinking - self.sums[PROMISED]
+
+    @property
+    def spare_left(self) -> int:
+        """Spare bytes that have not been asked for yet."""
+        return max(0, self.spare - self.shrinking)
