@@ -166,8 +166,7 @@ class _Skeleton:
             dataset = _create(file, link, h5t.NATIVE_UINT8, (nbytes,), empty=codec != "none")
             if codec != "none":
                 dataset.attrs["trims_shape"] = np.array([nbytes], np.int64)
-            if link not in (b"graph", b"files/" + name.encode()):
-                dataset.attrs["trims_name"] = name
+            _true_name(dataset, name, b"graph" if link == b"graph" else link.removeprefix(b"files/"))
             if nbytes:
                 links.append((link, offset))
         del files
@@ -211,8 +210,13 @@ def _tensor(group: Any, link: bytes, spec: TensorSpec, empty: bool) -> None:
         dataset.attrs["trims_dtype"] = spec.dtype
     if empty:
         dataset.attrs["trims_shape"] = np.array(spec.shape, np.int64)
-    if link != spec.name.encode():
-        dataset.attrs["trims_name"] = spec.name
+    _true_name(dataset, spec.name, link)
+
+
+def _true_name(dataset: h5py.Dataset, name: str, link: bytes) -> None:
+    """Say what an escaped link stands for. The link says so too, and alone does where HDF5 strings end at a NUL."""
+    if link != name.encode() and "\0" not in name:
+        dataset.attrs["trims_name"] = name
 
 
 def _create(group: Any, link: bytes, kind: Any, shape: tuple[int, ...], empty: bool) -> h5py.Dataset:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from trims import config
 from trims.disk import verify
 from trims.disk.catalog import Entry
+from trims.disk.parts import CONTAINER
 from trims.disk.reader import damaged
 from trims.disk.sidecar import Sidecar, read_sidecar
 from trims.disk.store import Store
@@ -70,7 +71,7 @@ def _open(store: Store, entry: Entry, variant: str) -> OpenContainer:
     except (FileNotFoundError, NoSuchModel):
         if variant != RAW:
             raise NoSuchVariant(f"{entry.ref} has no variant {variant}", "", "see `trims show`") from None
-        raise damaged(path, [verify.CONTAINER]) from None
+        raise damaged(path, [CONTAINER]) from None
     except OSError as error:
         raise atomic.translate(error, f"opening {path}") from None
     try:

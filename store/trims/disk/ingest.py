@@ -57,7 +57,7 @@ class _Target:
     digest: str | None
 
     def whole(self, model: Examined) -> Sidecar | None:
-        """The sidecar of what is there already, if that is whole. A model's is read in full, to repair it if need be."""
+        """The sidecar of what is there already, if that is whole. A model's is read in full, so as to repair it."""
         try:
             sidecar = read_sidecar(self.sidecar)
         except (NoSuchModel, Damaged, StoreTooNew):

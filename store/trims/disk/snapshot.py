@@ -55,7 +55,8 @@ def refs(paths: StorePaths) -> list[str]:
 
 def listing(paths: StorePaths) -> list[Row]:
     """The rows as the catalog has them now: the snapshot when it is current, a rebuilt one otherwise."""
-    return load(paths) if current(paths) else rebuild(paths)
+    header, rows = _read(paths)
+    return rows if header and not _changed(header, _mtimes(paths)) else rebuild(paths)
 
 
 def rebuild(paths: StorePaths) -> list[Row]:

@@ -28,13 +28,13 @@ _HARMLESS = {"lost+found"}  # the root of a file system is a fine place for a st
 class Store:
     """An open store. id: random, for life; codec: of new containers."""
 
-    paths: StorePaths
+    root: str
     id: str
     codec: str
 
     @property
-    def root(self) -> str:
-        return self.paths.root
+    def paths(self) -> StorePaths:
+        return StorePaths(self.root)
 
 
 def open_store(root: str) -> Store:
@@ -65,7 +65,7 @@ def _parse(paths: StorePaths, data: bytes) -> Store:
     identity, codec = fields.get("id"), fields.get("codec")
     if not isinstance(identity, str) or codec not in CODECS:
         raise Damaged(f"{paths.marker} is damaged", "its id or codec is missing")
-    return Store(paths, identity, codec)
+    return Store(paths.root, identity, codec)
 
 
 def create_store(root: str, codec: str = "none", if_missing: bool = False) -> Store:
@@ -105,7 +105,7 @@ def _existing(paths: StorePaths, if_missing: bool) -> Store:
 def _create(paths: StorePaths, codec: str) -> Store:
     for directory in (paths.tmp, paths.catalog, paths.containers, paths.variants, f"{paths.root}/locks"):
         atomic.make_directory(directory)
-    store = Store(paths, secrets.token_hex(16), codec)
+    store = Store(paths.root, secrets.token_hex(16), codec)
     marker = {"magic": MAGIC, "format": FORMAT, "id": store.id, "codec": codec, "created": time.time()}
     atomic.replace(paths.marker, canonical_json(marker) + b"\n", paths.tmp)
     return store
