@@ -23,6 +23,9 @@ MADV_POPULATE_WRITE = 23  # <linux/mman.h>, Linux 5.14; not named by Python
 PR_SET_DUMPABLE = 4
 PAGE = mmap.PAGESIZE
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
 
 def pages(nbytes: int) -> int:
     """`nbytes` rounded up to whole pages, at least one."""
@@ -64,6 +67,35 @@ def reserve(fd: int, offset: int, nbytes: int) -> None:
         raise
 
 
+def populate(map: mmap.mmap, offset: int, nbytes: int) -> None:
+    """Give a span of a writable map its pages now, without the interpreter's lock. Raises NoRoom.
+
+    Unlike `reserve` this also enters them in the page tables, so the filling takes no fault. Kernels before 5.14 do
+    not know it: there the filling takes its faults.
+    """
+    step("memfd populate")
+    if not nbytes:
+        return
+    address = ctypes.addressof(ctypes.c_char.from_buffer(map, offset))
+    if _LIBC.madvise(address, nbytes, MADV_POPULATE_WRITE) == 0:
+        return
+    number = ctypes.get_errno()
+    if number in (errno.ENOMEM, errno.EFAULT):
+        raise NoRoom("no memory for a region", os.strerror(errno.ENOMEM), "evict something, or lower the budget")
+    if number != errno.EINVAL:
+        raise OSError(number, os.strerror(number))
+
+
+def huge_pages_allowed() -> bool:
+    """Whether the administrator lets shared memory have huge pages when it asks for them."""
+    try:
+        with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled") as file:
+            text = file.read()
+            return any(word in text for word in ("[always]", "[within_size]", "[advise]", "[force]"))
+    except OSError:
+        return False
+
+
 def seal(fd: int) -> int:
     """Seal the filled memfd, set its mode to 0400, and return a read-only descriptor of it. `fd` stays open."""
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
@@ -81,4 +113,4 @@ def is_sealed(fd: int) -> bool:
 
 def make_undumpable() -> None:
     """Keep other processes of the same user out of this one's memory (no ptrace, no /proc/PID/mem, no core dump)."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -50,30 +50,69 @@ def memory_limit(membership: str = "/proc/self/cgroup", root: str = "/sys/fs/cgr
     membership: a file of cgroups(7) lines; root: where the hierarchies are mounted.
     """
     limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for directory, name, _ in _memory_groups(membership, root):
+        limit = min(limit, _number(f"{directory}/{name}"))
+    return limit
+
+
+def memory_available(membership: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int:
+    """Bytes that could be allocated now without swapping or an OOM kill, as the kernel estimates it.
+
+    The least of MemAvailable and what every ancestor cgroup has left; its file cache counts as free.
+    """
+    free = _field("/proc/meminfo", "MemAvailable:") * 1024
+    for directory, limit, usage in _memory_groups(membership, root):
+        most = _number(f"{directory}/{limit}")
+        if most < _NONE:
+            prefix = "total_" if limit.endswith("in_bytes") else ""
+            cache = sum(_field(f"{directory}/memory.stat", f"{prefix}{kind}_file") for kind in ("active", "inactive"))
+            free = min(free, most - _number(f"{directory}/{usage}") + cache)
+    return max(0, free)
+
+
+_NONE = 1 << 62  # above it a cgroup file means no limit, or there is no such file
+
+
+def _memory_groups(membership: str, root: str) -> list[tuple[str, str, str]]:
+    """(directory, its limit file, its usage file) of the memory cgroup and its ancestors, in every hierarchy."""
     try:
         with open(membership) as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
     except OSError:
-        return limit
+        return []
+    found = []
     for _, controllers, path in lines:
         if controllers == "":
-            limit = min(limit, _tree_limit(root, path, "memory.max"))
-            limit = min(limit, _tree_limit(f"{root}/unified", path, "memory.max"))
+            mounts, files = [root, f"{root}/unified"], ("memory.max", "memory.current")
         elif "memory" in controllers.split(","):
-            limit = min(limit, _tree_limit(f"{root}/memory", path, "memory.limit_in_bytes"))
-    return limit
+            mounts, files = [f"{root}/memory"], ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        for mount in mounts:
+            at = path.rstrip("/")
+            while True:
+                found.append((mount + at, *files))
+                if not at:
+                    break
+                at = at.rpartition("/")[0]
+    return found
 
 
-def _tree_limit(root: str, path: str, name: str) -> int:
-    least = 1 << 63
-    while True:
-        try:
-            with open(f"{root}{path.rstrip('/')}/{name}") as file:
-                text = file.read().strip()
-            if text != "max":
-                least = min(least, int(text))
-        except (OSError, ValueError):
-            pass
-        if path in ("", "/"):
-            return least
-        path = path.rpartition("/")[0]
+def _number(path: str) -> int:
+    try:
+        with open(path) as file:
+            return int(file.read())
+    except (OSError, ValueError):  # not there, or "max"
+        return _NONE
+
+
+def _field(path: str, name: str) -> int:
+    try:
+        with open(path) as file:
+            for line in file:
+                words = line.split()
+                if words[:1] == [name]:
+                    return int(words[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    return _NONE if name == "MemAvailable:" else 0
