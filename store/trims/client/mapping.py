@@ -1,0 +1,190 @@
+"""Memory that a model's users see: one read-only map of a descriptor, and NumPy views that keep it alive.
+
+There is no "unmap". A view's base is the array over the map, that array holds the map, and the map holds the lease and
+the descriptor; so they go in that order when the last view, session or tensor goes, and nothing can be unmapped under
+a reader. (The naive form, `np.ndarray(buffer=mmap)`, does not hold its buffer: closing under a live view is a
+segmentation fault.)
+
+What a region contains is parsed once a process for each model and variant: the cache is bounded, its entries immutable.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from trims.errors import Damaged
+from trims.linux.atomic import translate
+from trims.manifest import STORAGE, Manifest, RegionTable, parse_table
+
+_CACHED_CONTENTS = 64
+
+View = tuple[tuple[int, ...], "np.dtype[Any]", int]
+_dtypes: dict[str, np.dtype[Any]] = {}
+_contents: OrderedDict[tuple[str, str, int], Contents] = OrderedDict()
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """The NumPy dtype of a manifest's dtype name; ml_dtypes is imported only for those NumPy alone does not know."""
+    known = _dtypes.get(name)
+    if known is None:
+        if name in STORAGE:
+            import ml_dtypes
+
+            known = np.dtype(getattr(ml_dtypes, name))
+        else:
+            known = np.dtype(name)
+        _dtypes[name] = known
+    return known
+
+
+class Contents:
+    """What one region holds. `views` maps a tensor's name to its (shape, dtype, offset), in region order."""
+
+    __slots__ = ("_manifest", "_table", "files", "graph", "tensor_nbytes", "views")
+
+    def __init__(self, table: RegionTable, manifest: Manifest | None = None) -> None:
+        self.views: dict[str, View] = {n: (tuple(s), dtype_of(d), at) for n, d, s, at in table.rows()}
+        self.graph = table.graph
+        self.files = table.files
+        self._table = table
+        self._manifest = manifest
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the model is. Made on demand: most clients never ask."""
+        if self._manifest is None:
+            self._manifest = self._table.manifest
+        return self._manifest
+
+    @classmethod
+    def of_manifest(cls, manifest: Manifest) -> Contents:
+        """The contents of a span whose region table is not at hand: a container's."""
+        layout = manifest.layout
+        data = manifest.to_dict()
+        data["offsets"] = [layout.tensors[t.name] for t in manifest.tensors]
+        data["graph_at"], data["files_at"] = layout.graph, layout.files
+        return cls(RegionTable(data), manifest)
+
+
+def contents(digest: str, variant: str, span_nbytes: int, make: Callable[[], Contents]) -> Contents:
+    """The contents of that variant of that model, parsed once. A variant built anew may have another span."""
+    key = (digest, variant, span_nbytes)
+    known = _contents.get(key)
+    if known is None:
+        known = _contents[key] = make()
+        while len(_contents) > _CACHED_CONTENTS:
+            _contents.popitem(last=False)
+    return known
+
+
+class Hold:
+    """A descriptor and whatever keeps its bytes where they are (a lease, a lock). Both are given up with the object.
+
+    `release` must neither raise nor block: it runs wherever the last reference happened to go.
+    """
+
+    __slots__ = ("_close", "_release", "fd")
+
+    def __init__(self, fd: int, release: Callable[[], None] | None = None) -> None:
+        self.fd = fd
+        self._release = release
+        self._close = os.close  # bound here: at interpreter exit the module's own names may be gone
+
+    def __del__(self) -> None:
+        self._close(self.fd)
+        if self._release is not None:
+            self._release()
+
+
+class _Map(mmap.mmap):
+    """A map that holds its `Hold`, so that whoever holds the map holds the lease."""
+
+    hold: Hold
+
+
+class Region:
+    """One mapped span: `nbytes` at `offset` of the descriptor of `hold`.
+
+    base: the bytes as one read-only uint8 array; every view's base.
+    """
+
+    __slots__ = ("_hold", "_maps", "_offset", "base", "contents")
+
+    def __init__(self, hold: Hold, offset: int, nbytes: int, contents: Contents | None = None) -> None:
+        self._hold = hold
+        self._offset = offset
+        self.base, mapped = _map(hold, offset, nbytes, private=False)
+        self._maps = [mapped]
+        self.contents: Contents = contents if contents is not None else _EMPTY
+
+    def watch(self) -> Callable[[], bool]:
+        """A function that says whether anything still uses the region; it does not itself keep it."""
+        maps = self._maps
+
+        def in_use() -> bool:
+            return any(mapped() is not None for mapped in maps)
+
+        return in_use
+
+    def read_table(self, digest: str, variant: str, at: tuple[int, int]) -> None:
+        """Learn the contents from the region table at (offset, nbytes) of the region itself."""
+        offset, nbytes = at
+        if offset + nbytes > len(self.base):
+            raise Damaged("a region is damaged", "its table lies outside of it", "restart the manager")
+        self.contents = contents(
+            digest, variant, offset, lambda: Contents(parse_table(self.base.data[offset : offset + nbytes]))
+        )
+
+    def view(self, name: str) -> np.ndarray[Any, Any]:
+        """A read-only view of one tensor, without a copy. KeyError when there is none of that name."""
+        shape, dtype, offset = self.contents.views[name]
+        return np.ndarray(shape, dtype, self.base, offset)
+
+    def views(self, base: np.ndarray[Any, Any] | None = None) -> dict[str, np.ndarray[Any, Any]]:
+        """A view of every tensor by name, in region order; of `base`, the region's own or its private one."""
+        array, over = np.ndarray, self.base if base is None else base
+        return {name: array(shape, dtype, over, at) for name, (shape, dtype, at) in self.contents.views.items()}
+
+    def blob(self, at: list[int] | tuple[int, int]) -> bytes:
+        """A copy of the bytes at (offset, nbytes): the graph, or a file."""
+        offset, nbytes = at
+        return self.base[offset : offset + nbytes].tobytes()
+
+    def private_base(self) -> np.ndarray[Any, Any]:
+        """The same bytes once more, copy-on-write: a write stays in this process and touches one page.
+
+        Pages that are only read are shared as with `base`. For frameworks that cannot be told that memory is read-only.
+        """
+        base, mapped = _map(self._hold, self._offset, len(self.base), private=True)
+        self._maps.append(mapped)
+        return base
+
+
+def _map(hold: Hold, offset: int, nbytes: int, private: bool) -> tuple[np.ndarray[Any, Any], Callable[[], object]]:
+    """(the bytes as an array, a weak reference to the map that it holds)."""
+    if not nbytes:
+        empty = np.empty(0, np.uint8)
+        empty.flags.writeable = private
+        return empty, weakref.ref(empty)
+    skip = offset % mmap.ALLOCATIONGRANULARITY  # a container's span is aligned to 4096, some machines' pages are larger
+    flags, prot = (mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) if private else (mmap.MAP_SHARED, mmap.PROT_READ)
+    try:
+        mapped = _Map(hold.fd, skip + nbytes, flags, prot, offset=offset - skip)
+    except OSError as error:
+        raise translate(error, "mapping a model") from None
+    except ValueError as error:  # the file is shorter than what it should hold
+        raise Damaged("a model cannot be mapped", str(error), "see `trims verify`") from None
+    mapped.hold = hold
+    return np.frombuffer(mapped, np.uint8, nbytes, skip), weakref.ref(mapped)
+
+
+_EMPTY = Contents(
+    RegionTable({"names": [], "dtypes": [], "shapes": [], "offsets": [], "graph_at": None, "files_at": {}})
+)

@@ -1,0 +1,261 @@
+"""One connection to one manager, shared by all threads of a process: requests out, answers and descriptors in.
+
+Any thread may ask. Whoever waits for an answer and finds nobody reading becomes the reader and hands out what arrives,
+by request id; there is no thread of our own. Descriptors queue up in order of arrival: each Attached takes the next.
+
+What is sent goes through a queue, and whoever gets the sending lock without waiting sends all of it, looking again
+after letting the lock go. So giving a lease back never waits, and may happen in the garbage collector, in any thread.
+
+After a fork both processes hold the same socket. It is *retired* in both: no Release is sent on it any more, because
+the other side may still use the lease; each closes its copy when its last model of it goes, and the kernel ends the
+leases with the last copy. New requests use a new connection (`trims.client.connections`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+
+from trims.errors import ManagerUnreachable, ProtocolError, rebuild
+from trims.linux import fdpass
+from trims.version import __version__
+from trims.wire.framing import Decoder, encode
+from trims.wire.messages import VERSION, Attach, Attached, Hello, Message, Progress, Refused, Release, Welcome
+
+GRACE = 5.0
+"""How much longer than a request's own timeout to wait: the manager answers by then, or it is wedged."""
+
+_CHUNK = 1 << 16
+_LONGEST = 3600.0  # seconds of one wait in the kernel: an endless timeout is many of them
+_JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID")
+
+
+class SessionLost(ManagerUnreachable):
+    """The connection ended: the manager stopped, died, or was replaced. A new connection may well work."""
+
+
+class _Pending:
+    """A request on its way. `answer` is what came, `fd` the descriptor that came with it, or -1."""
+
+    __slots__ = ("answer", "fd")
+
+    def __init__(self) -> None:
+        self.answer: Message | None = None
+        self.fd = -1
+
+
+class Lease:
+    """One lease of one session; it is given back with this object, or before. While it exists the socket stays open."""
+
+    __slots__ = ("_session", "number")
+
+    def __init__(self, session: Session, number: int) -> None:
+        self._session = session
+        self.number = number
+
+    def release(self) -> None:
+        """Give the lease back. Neither waits nor raises; twice is once."""
+        self._session.release(self.number)
+
+    __del__ = release
+
+
+class Session:
+    """A connection whose hello has been answered. `welcome` says by whom."""
+
+    def __init__(self, path: str, sock: socket.socket, hello_timeout: float) -> None:
+        """Takes `sock`, connected. Raises ManagerUnreachable when no manager of our version answers in time."""
+        self.path = path
+        self.retired = False
+        self._sock = sock
+        self._decoder = Decoder("manager")
+        self._fds: deque[int] = deque()
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, _Pending] = {}
+        self._turn = threading.Condition(threading.Lock())
+        self._reading = False
+        self._lost = ""
+        self._unwanted = False
+        self._leases: set[int] = set()
+        self._queue: deque[bytes] = deque()
+        self._out = bytearray()
+        self._sending = threading.Lock()
+        sock.setblocking(False)
+        try:
+            self.welcome = self._hello(hello_timeout)
+        except BaseException:
+            sock.close()
+            raise
+
+    def attach(self, ref: str, place: str, variant: str, prefer: str, timeout: float) -> tuple[Attached, int, Lease]:
+        """(answer, descriptor, lease) of a resident model; the descriptor is the caller's to close.
+
+        Raises what the manager refused with, SessionLost when it has gone, ManagerUnreachable when it does not answer.
+        """
+        id = next(self._ids)
+        request = Attach(id=id, ref=ref, place=place, variant=variant, prefer=prefer, timeout=timeout)
+        answer, fd = self._exchange(id, encode(request), timeout + GRACE)
+        if not isinstance(answer, Attached) or fd < 0:
+            raise ManagerUnreachable("the manager cannot be understood", "it answered an attach with something else")
+        self._leases.add(answer.lease)
+        return answer, fd, Lease(self, answer.lease)
+
+    def release(self, lease: int) -> None:
+        """Give a lease back, where that is for this process to say: not after a fork. Neither waits nor raises."""
+        if lease in self._leases:
+            self._leases.discard(lease)
+            if not (self.retired or self._lost):
+                self._send(encode(Release(lease=lease)))
+            self._close_if_done()
+
+    def retire(self, in_child: bool) -> None:
+        """A fork happened: this socket only holds leases from now on. A child has no other threads."""
+        self.retired = True
+        if in_child:
+            self._turn = threading.Condition(threading.Lock())
+            self._sending = threading.Lock()
+            self._waiting.clear()
+        self._close_if_done()
+
+    def leave(self) -> None:
+        """Send no more requests here. The connection ends with its last lease and answer: now, if there is none."""
+        self._unwanted = True
+        self._close_if_done()
+
+    @property
+    def usable(self) -> bool:
+        """Whether new requests may be sent here."""
+        return not (self.retired or self._lost or self._unwanted)
+
+    def _close_if_done(self) -> None:
+        if not (self.usable or self._leases or self._waiting):
+            self._sock.close()
+
+    def _hello(self, timeout: float) -> Welcome:
+        job = next((os.environ[name] for name in _JOB_VARIABLES if name in os.environ), "")
+        answer, _ = self._exchange(0, encode(Hello(version=VERSION, trims=__version__, job=job)), timeout)
+        if not isinstance(answer, Welcome):
+            raise ManagerUnreachable("the manager cannot be understood", "it did not answer hello with a welcome")
+        if answer.version != VERSION:
+            raise ManagerUnreachable(
+                "the manager speaks another version",
+                f"its protocol is {answer.version}, ours is {VERSION}",
+                "restart it: `trims restart`",
+            )
+        return answer
+
+    def _exchange(self, id: int, data: bytes, seconds: float) -> tuple[Message | None, int]:
+        """Send a request and wait for its answer: (message, descriptor or -1)."""
+        pending = self._waiting[id] = _Pending()
+        self._send(data)
+        try:
+            self._wait(pending, time.monotonic() + seconds)
+        except BaseException:
+            # Interrupted, or too late: what still arrives is nobody's, so no other request shall come after it.
+            self._unwanted = True
+            self._discard(pending.answer, pending.fd)
+            raise
+        finally:
+            self._waiting.pop(id, None)
+            self._close_if_done()
+        answer = pending.answer
+        if isinstance(answer, Refused):
+            raise rebuild(answer.code, answer.what, answer.why, answer.hint, answer.details)
+        return answer, pending.fd
+
+    def _wait(self, pending: _Pending, deadline: float) -> None:
+        while True:
+            with self._turn:
+                if pending.answer is not None:
+                    return
+                if self._lost:
+                    raise SessionLost("the manager has gone", self._lost, "see `trims status`")
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise ManagerUnreachable("the manager does not answer", "", "see `trims status` and `trims logs`")
+                if self._reading:
+                    self._turn.wait(min(left, _LONGEST))
+                    continue
+                self._reading = True
+            try:
+                self._receive(min(left, _LONGEST))
+            finally:
+                with self._turn:
+                    self._reading = False
+                    self._turn.notify_all()
+
+    def _receive(self, seconds: float) -> None:
+        """Wait for something to arrive, at most so long, and hand it out. Only one thread at a time is here."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN | (select.POLLOUT if self._out else 0))
+        events = poll.poll(seconds * 1000 + 1)
+        if not events:
+            return
+        if events[0][1] & select.POLLOUT:
+            self._flush(again=True)
+        try:
+            data, fds = fdpass.receive(self._sock, _CHUNK)
+            self._fds.extend(fds)
+            if not data:
+                self._lose("it closed the connection")
+            for message in self._decoder.feed(data) if data else ():
+                self._deliver(message)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            self._lose("it closed the connection")
+        except OSError as error:
+            self._lose(os.strerror(error.errno or 0))
+        except ProtocolError as error:
+            self._lose(str(error))
+
+    def _deliver(self, message: Message) -> None:
+        if isinstance(message, Progress):
+            return
+        fd = self._fds.popleft() if isinstance(message, Attached) and self._fds else -1
+        pending = self._waiting.get(getattr(message, "id", 0))
+        if pending is None:
+            self._discard(message, fd)
+        else:
+            pending.fd = fd
+            pending.answer = message  # last: a waiter looks at this one
+
+    def _discard(self, message: Message | None, fd: int) -> None:
+        """Nobody waits for this answer any more: give back what came with it."""
+        if fd >= 0:
+            os.close(fd)
+        if isinstance(message, Attached) and not (self.retired or self._lost):
+            self._send(encode(Release(lease=message.lease)))
+        elif isinstance(message, Refused) and message.id == 0:
+            self._lose(f"{message.what}: {message.why}")
+
+    def _lose(self, why: str) -> None:
+        self._lost = self._lost or why
+
+    def _send(self, data: bytes) -> None:
+        self._queue.append(data)
+        self._flush()
+
+    def _flush(self, again: bool = False) -> None:
+        """Send the queue. Whoever fails to get the lock may leave: its holder looks at the queue once more after it."""
+        while (self._queue or again) and self._sending.acquire(blocking=False):
+            again = False
+            try:
+                while self._queue:
+                    self._out += self._queue.popleft()
+                while self._out:
+                    del self._out[: self._sock.send(self._out, socket.MSG_NOSIGNAL)]
+            except BlockingIOError:
+                return  # the reader, or the next message, goes on
+            except OSError as error:
+                self._out.clear()
+                self._queue.clear()
+                if not self._waiting:  # otherwise the reader finds out, after what the manager may have said before
+                    self._lose(os.strerror(error.errno or 0))
+            finally:
+                self._sending.release()
