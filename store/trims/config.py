@@ -14,7 +14,7 @@ from trims.paths import SOCKET
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
 
@@ -223,7 +223,7 @@ def read_file(path: str) -> dict[str, str]:
     return flat
 
 
-def guess(word: str, known: Mapping[str, object]) -> str:
+def guess(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the known word that shares most letters in order, or nothing."""
     import difflib
 

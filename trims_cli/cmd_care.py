@@ -1,0 +1,180 @@
+"""verify, rm, gc: keeping the store sound and small."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trims import refs
+from trims.errors import Damaged, ManagerNotRunning, NoSuchModel, UsageError
+from trims_cli import boundary, glance, output, prompt, selection, targets, usage
+from trims_cli.options import DryRun, Models, SomeModels
+from trims_cli.output import Column, Item
+from trims_cli.progress import Meter
+from trims_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from trims.disk.store import Store
+
+VERIFIED = (
+    Column("NAME", "name"), Column("ID", "id", "id", usual=False), Column("SIZE", "nbytes", "size"),
+    Column("RESULT", "result"), Column("BAD", "bad", "int"),
+)  # fmt: skip
+REMOVED = (
+    Column("NAME", "name"),
+    Column("ID", "id", "id"),
+    Column("OUTCOME", "outcome"),
+    Column("EVICTED", "evicted", "int"),
+)
+
+
+def verify_(
+    settings: Settings,
+    models: Models = None,
+    all: Annotated[
+        bool, typer.Option("--all", help="Every model and the catalog; so it is when none is named.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only sizes and descriptions, not every byte.")] = False,
+) -> int:
+    """Check that every byte is what was imported; exit with 14 when not."""
+    from trims.disk.catalog import Catalog
+    from trims.disk.verify import verify_model
+    from trims_cli.cmd_store import open_store
+
+    store, whole = open_store(settings), all or not models
+    catalog = Catalog(store.paths)
+    findings: list[Any] = []
+    items: list[Item] = []
+    if whole:
+        from trims.disk.verify import verify_store
+
+        with Meter(settings, "verify", "verify") as meter:
+            findings = verify_store(store, quick, meter.add)
+        known = [(ref, digest) for digest, ref, _ in selection.load(store.paths)]
+        sizes = dict.fromkeys((ref for ref, _ in known))
+        by_model: dict[str, list[Any]] = {}
+        for finding in findings:
+            by_model.setdefault(finding.model.split(" variant ")[0], []).append(finding)
+        items = [_verified(ref, digest, sizes[ref], by_model.pop(ref, [])) for ref, digest in known]
+        items += [_verified(name, None, None, found) for name, found in by_model.items()]
+    else:
+        for entry in catalog.match(selection.words(models or [])):
+            with Meter(settings, entry.ref, "verify") as meter:
+                found = verify_model(store, entry, quick, meter.add)
+            findings += found
+            items.append(_verified(entry.ref, entry.digest, entry.nbytes, found))
+    output.emit(settings, "verify", items, VERIFIED)
+    for finding in findings:
+        boundary.say(f"trims: damage in {finding.model}: {finding.part}: {finding.message}")
+    if findings:
+        bad = sum(item["bad"] > 0 for item in items)
+        raise Damaged(
+            f"{bad} of {len(items)} models are damaged", "", "import them again",
+            findings=[finding for item in items for finding in item["findings"]],
+        )  # fmt: skip
+    return 0
+
+
+def _verified(name: str, digest: str | None, nbytes: int | None, findings: list[Any]) -> Item:
+    return {
+        "name": name,
+        "id": digest,
+        "nbytes": nbytes,
+        "result": "damaged" if findings else "ok",
+        "bad": len(findings),
+        "findings": [{"model": f.model, "part": f.part, "message": f.message} for f in findings],
+    }
+
+
+def rm_(
+    settings: Settings,
+    models: SomeModels,
+    force: Annotated[bool, typer.Option("--force", help="Though it is attached or pinned.")] = False,
+    missing_ok: Annotated[bool, typer.Option("--missing-ok", help="A name that is not there is fine.")] = False,
+    keep_data: Annotated[bool, typer.Option("--keep-data", help="Leave the bytes to the next gc.")] = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Remove models from the store, and from memory when nobody uses them."""
+    from trims.disk.catalog import Catalog
+    from trims_cli.cmd_store import open_store
+
+    store = open_store(settings)
+    catalog = Catalog(store.paths, settings.lock_seconds)
+    rows = selection.load(store.paths)
+    chosen, missing = selection.choose(rows, [_whole(word) for word in selection.words(models)])
+    errors: list[Any] = []
+    if not missing_ok:
+        errors = [
+            NoSuchModel(f"no model {word!r}", "nothing in the store has that name", "see `trims ls`")
+            for word in missing
+        ]
+    if any(map(selection.is_glob, models)) and chosen and not dry_run:
+        prompt.confirm(settings, f"remove {', '.join(row[1] for row in chosen)}?")
+    left = {row[1]: row[0] for row in rows}
+
+    def remove(row: selection.Row) -> Item:
+        digest, ref, _ = row
+        last = sum(other == digest for other in left.values()) == 1
+        item: Item = {"name": ref, "id": digest, "outcome": "would-remove" if dry_run else "removed", "evicted": 0}
+        if dry_run:
+            _would_be_refused(settings, store, digest, ref, force and last)
+        elif last:
+            item["evicted"] = forget(settings, store, digest, force)
+        if not dry_run:
+            catalog.remove(ref)
+        left.pop(ref, None)
+        return item
+
+    items, failed = targets.each(chosen, remove)
+    if items and not dry_run and not keep_data:
+        usage.free_removed(settings, store, {item["id"] for item in items})
+    if items or settings.machine:
+        output.emit(settings, "rm", items, REMOVED)
+    return targets.conclude(errors + failed, len(chosen) + len(errors))
+
+
+def _whole(word: str) -> str:
+    """Refuse a shortened digest: what destroys takes no abbreviations."""
+    prefix = refs.digest_prefix(word) if not selection.is_glob(word) else None
+    if prefix is not None and len(prefix) < 64:
+        raise UsageError(f"{word} is abbreviated", "rm takes names and whole digests only", "see `trims ls -q`")
+    return word
+
+
+def forget(settings: Settings, store: Store, digest: str, force: bool) -> int:
+    """Have the manager of this store, if one runs, let go of a model; gives what it evicted. Raises InUse, Pinned."""
+    from trims.client.control import Control
+
+    snapshot = glance.look(settings)
+    if snapshot is None or not glance.serves(snapshot, store.root):
+        return 0
+    try:
+        with Control([snapshot.socket]) as control:
+            items = control.request("forget", digest=digest, force=force)
+    except ManagerNotRunning:
+        return 0
+    return sum(int(item.get("evicted", 0)) for item in items)
+
+
+def _would_be_refused(settings: Settings, store: Store, digest: str, ref: str, force: bool) -> None:
+    """For a dry run: raise what the manager would say, as far as its index tells."""
+    from trims.errors import InUse, Pinned
+
+    snapshot = glance.look(settings)
+    if force or snapshot is None or not glance.serves(snapshot, store.root):
+        return
+    for residency in glance.by_digest(snapshot).get(digest, []):
+        if residency.leases:
+            raise InUse(
+                f"{ref} is attached", f"{residency.leases} clients use it in {residency.place}", "see `trims ps`"
+            )
+        if residency.pins:
+            raise Pinned(f"{ref} is pinned", f"in {residency.place}", "see `trims unpin`")
+
+
+def gc_(settings: Settings, dry_run: DryRun = False) -> int:
+    """Collect what no name holds any more and what crashes left."""
+    from trims_cli.cmd_store import open_store
+
+    return usage.collect(settings, open_store(settings), dry_run)

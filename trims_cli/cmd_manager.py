@@ -1,0 +1,235 @@
+"""The commands about the manager itself: start, stop, restart, status, logs."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from trims.errors import ManagerNotRunning, ManagerUnreachable, TrimsError, UsageError
+from trims_cli import output, status
+from trims_cli.output import Column, Item
+from trims_cli.settings import Settings
+
+STARTED = (
+    Column("PID", "pid", "int"), Column("SOCKET", "socket"), Column("STORE", "store"), Column("OUTCOME", "outcome"),
+)  # fmt: skip
+DRAIN = 60.0  # seconds, the default of --timeout
+
+HostBudget = Annotated[str | None, typer.Option("--host-budget", metavar="SIZE", help="Host memory for models.")]
+IdleExit = Annotated[str | None, typer.Option("--idle-exit", metavar="TIME", help="End when unused for so long.")]
+Policy = Annotated[str | None, typer.Option("--policy", metavar="NAME", help="Which idle model goes first.")]
+Ttl = Annotated[str | None, typer.Option("--ttl", metavar="TIME", help="How long an idle model is kept.")]
+
+
+def start_(
+    settings: Settings,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay; for service managers.")] = False,
+    host_budget: HostBudget = None,
+    idle_exit: IdleExit = None,
+    policy: Policy = None,
+    ttl: Ttl = None,
+    warm: Annotated[list[str] | None, typer.Option("--warm", metavar="MODEL", help="Warm it then; repeatable.")] = None,
+    print_unit: Annotated[bool, typer.Option("--print-unit", help="Print systemd units, and start nothing.")] = False,
+) -> int:
+    """Start the manager; comes back when it is ready. One that runs already is fine."""
+    flags = {
+        "budget.host": host_budget,
+        "manager.idle_exit": idle_exit,
+        "residency.policy": policy,
+        "residency.ttl": ttl,
+    }
+    settings.override(flags)
+    if print_unit:
+        from trims_cli import units_systemd
+
+        output.write(units_systemd.text(settings.config, {key: value for key, value in flags.items() if value}))
+        return 0
+    started = launch(settings, foreground)
+    if foreground:
+        return 0
+    _print_started(settings, started)
+    if warm:
+        from trims_cli import resident
+
+        return resident.warm(settings, tuple(warm))
+    return 0
+
+
+def launch(settings: Settings, foreground: bool = False) -> Item:
+    """Start a manager, or find the one that runs."""
+    from trims.manager import launch as launcher
+
+    config = settings.config
+    check_values(settings)
+    started = launcher.start(config, foreground=foreground, timeout=settings.seconds(30.0))
+    return {**started, "store": config.store, "outcome": "already" if started.get("already") else "started"}
+
+
+def check_values(settings: Settings) -> None:
+    """Raise UsageError for any bad value before a process is started over it."""
+    from trims.config import OPTIONS
+
+    for option in OPTIONS:
+        settings.config[option.key]
+
+
+def _print_started(settings: Settings, item: Item) -> None:
+    if settings.form != "table":
+        output.emit(settings, "start", [item], STARTED, "pid")
+        return
+    verb = "runs already" if item["outcome"] == "already" else "runs"
+    budgets = ", ".join(f"{place} {output.cell('size', n)}" for place, n in _budgets(item).items())
+    output.tell(
+        settings, lambda: f"manager {verb}: process {item['pid']}, socket {item['socket']}, budget {budgets or '-'}"
+    )
+    found = {key: value for key, value in (item.get("found") or {}).items() if value}
+    if found and item["outcome"] == "started":
+        output.tell(settings, lambda: "left by an earlier life: " + output.cell("text", found))
+
+
+def _budgets(item: Item) -> dict[str, int]:
+    budgets = item.get("budgets") or {}
+    return {place: value["budget"] if isinstance(value, dict) else value for place, value in budgets.items()}
+
+
+def stop_(
+    settings: Settings,
+    models: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    drain: Annotated[bool, typer.Option("--drain", help="Wait for clients up to --timeout; so it is unasked.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Wait for nobody.")] = False,
+) -> int:
+    """Stop the manager. Clients that have models mapped go on computing."""
+    if models:
+        raise UsageError(
+            "stop ends the manager and takes no model", "", f"to give its memory back: trims evict {' '.join(models)}"
+        )
+    if drain and now:
+        raise UsageError("--drain and --now exclude each other")
+    item = stop(settings, now)
+    if settings.form != "table":
+        output.emit(settings, "stop", [item], (Column("PID", "pid", "int"), Column("OUTCOME", "outcome")), None)
+    elif item["outcome"] == "not-running":
+        output.tell(settings, lambda: "no manager is running")
+    else:
+        output.tell(settings, lambda: f"manager {item['outcome']}: process {item['pid']}, {item['leases']} leases left")
+    return 0
+
+
+def stop(settings: Settings, now: bool) -> Item:
+    """Stop the manager that runs, if one does. Raises InUse when clients stay beyond the timeout."""
+    from trims.client.control import Control
+
+    found = status.gather(settings, ask=False)
+    leases = found["leases"] or 0
+    try:
+        with Control(settings.config.sockets) as control:
+            pid = control.welcome["pid"]
+            control.request("stop", wait=settings.seconds(DRAIN), drain=not now, timeout=settings.seconds(DRAIN))
+            if not control.wait_closed(30.0):
+                raise ManagerUnreachable("the manager does not end", "it said that it would", "see `trims logs`")
+        await_end(pid)
+        return {"pid": pid, "outcome": "stopped", "leases": leases if now else 0}
+    except ManagerNotRunning:
+        return {"pid": None, "outcome": "not-running", "leases": 0}
+    except ManagerUnreachable:
+        if not now or not kill(settings):
+            raise
+        return {"pid": found["pid"], "outcome": "killed", "leases": leases}
+
+
+def await_end(pid: int) -> None:
+    """Come back when the process has ended: its lock and memory are then free."""
+    import select
+
+    try:
+        fd = os.pidfd_open(pid)
+    except (ProcessLookupError, PermissionError):
+        return
+    try:
+        select.select([fd], [], [], 30.0)
+    finally:
+        os.close(fd)
+
+
+def kill(settings: Settings) -> bool:
+    """End a manager that does not answer, by force; False when its process cannot be known for certain."""
+    import signal
+
+    from trims.linux import process
+    from trims_cli import glance
+
+    snapshot = glance.look(settings)
+    if snapshot is None:
+        return False
+    try:
+        fd = os.pidfd_open(snapshot.pid)
+    except OSError:
+        return False
+    try:
+        if process.start_time(snapshot.pid) != snapshot.started:
+            return False
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    await_end(snapshot.pid)
+    return True
+
+
+def restart_(
+    settings: Settings,
+    now: Annotated[bool, typer.Option("--now", help="Wait for no client.")] = False,
+    keep_warm: Annotated[bool, typer.Option("--keep-warm", help="Warm again what is resident now.")] = False,
+    host_budget: HostBudget = None,
+    idle_exit: IdleExit = None,
+    policy: Policy = None,
+    ttl: Ttl = None,
+) -> int:
+    """Stop the manager and start a new one."""
+    from trims_cli import glance
+
+    settings.override(
+        {"budget.host": host_budget, "manager.idle_exit": idle_exit, "residency.policy": policy, "residency.ttl": ttl}
+    )
+    check_values(settings)
+    snapshot = glance.look(settings)
+    kept = sorted({r.ref for r in snapshot.residencies if r.state == "resident"}) if snapshot and keep_warm else []
+    stop(settings, now)
+    _print_started(settings, launch(settings))
+    if kept:
+        from trims_cli import resident
+
+        return resident.warm(settings, tuple(kept))
+    return 0
+
+
+def status_(
+    settings: Settings,
+    check: Annotated[bool, typer.Option("--check", help="Print nothing; the exit code says it.")] = False,
+) -> int:
+    """Show whether a manager runs, which one and why, and its room. The exit code says it too."""
+    return status.status(settings, check)
+
+
+def logs_(
+    settings: Settings,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
+    lines: Annotated[int, typer.Option("--lines", metavar="N", help="How many of the last lines; 0 is all.")] = 50,
+    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only of the last 10m, 2h, ...")] = None,
+) -> int:
+    """Show the manager's log."""
+    from trims.paths import RuntimePaths
+    from trims_cli import logfile
+
+    if lines < 0:
+        raise UsageError(f"bad number of lines {lines}", "", "give 0 or more")
+    for socket in settings.config.sockets:
+        path = RuntimePaths(socket).log
+        if os.path.exists(path):
+            return logfile.show(path, follow, lines, since)
+    raise TrimsError(
+        "there is no log", f"looked beside {', '.join(settings.config.sockets)}", "start a manager with `trims start`"
+    )

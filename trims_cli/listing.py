@@ -1,0 +1,101 @@
+"""`trims ls`: the store's models, from its snapshot, joined with the manager's index.
+
+The snapshot holds each model's JSON already written; the JSON listing splices what the index knows into it and parses
+nothing. Every other form parses the same text, so all forms say the same.
+"""
+
+from __future__ import annotations
+
+from trims.errors import NoSuchModel, PartialFailure
+from trims_cli import boundary, glance, output, selection, times
+from trims_cli.output import Column, to_json
+
+TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
+if TYPE_CHECKING:
+    from trims.shmindex.reader import Residency
+    from trims_cli.output import Item
+    from trims_cli.selection import Row
+    from trims_cli.settings import Settings
+
+COLUMNS = (
+    Column("NAME", "name"),
+    Column("ID", "id", "id"),
+    Column("FORMAT", "format"),
+    Column("TENSORS", "tensors", "int"),
+    Column("SIZE", "nbytes", "size"),
+    Column("STORED", "stored", "size"),
+    Column("RESIDENT", "resident"),
+    Column("PINS", "pins", "int"),
+    Column("USED", "used", "time"),
+    Column("CREATED", "created", "time"),
+    Column("CODEC", "codec", usual=False),
+    Column("LABELS", "labels", usual=False),
+)
+
+
+def ls(
+    settings: Settings,
+    models: tuple[str, ...] = (),
+    filter: tuple[str, ...] = (),
+    sort: str | None = None,
+    limit: int | None = None,
+    resident: bool = False,
+) -> int:
+    """List models. Names that match nothing are reported after the others are listed."""
+    paths = selection.store_paths(settings)
+    rows, missing = selection.choose(selection.load(paths), models)
+    snapshot = glance.look(settings)
+    known = glance.by_digest(snapshot) if glance.serves(snapshot, paths.root) and snapshot else None
+    if settings.form == "json" and not (filter or sort or limit is not None or resident):
+        output.write(output.document("ls", [prefix + _tail(digest, known) for digest, _, prefix in rows]))
+    else:
+        items = parse(rows, known)
+        if resident:
+            items = [item for item in items if item["resident"]]
+        if filter or sort or limit is not None:
+            from trims_cli import query
+
+            items = query.apply(items, COLUMNS, filter, sort, limit)
+        if known is None and settings.form == "table":
+            items = [{**item, "resident": "?"} for item in items]
+        if items or not missing or settings.form != "table":
+            output.emit(settings, "ls", items, COLUMNS)
+    return _report(missing, len(models), settings.machine)
+
+
+def parse(rows: list[Row], known: dict[str, list[Residency]] | None) -> list[Item]:
+    """The listing's items as dictionaries."""
+    import json
+
+    items: list[Item] = json.loads("[" + ",".join(prefix + _tail(digest, known) for digest, _, prefix in rows) + "]")
+    return items
+
+
+_UNKNOWN = ',"resident":null,"pins":null,"used":null}'
+_NOWHERE = ',"resident":[],"pins":0,"used":null}'
+
+
+def _tail(digest: str, known: dict[str, list[Residency]] | None) -> str:
+    """What the index adds to the item of one model, as JSON text."""
+    if known is None:
+        return _UNKNOWN
+    here = known.get(digest)
+    if here is None:
+        return _NOWHERE
+    places = sorted({r.place for r in here if r.state == "resident"})
+    used = times.rfc3339(max(r.last_use for r in here))
+    return f',"resident":{to_json(places)},"pins":{sum(r.pins for r in here)},"used":{to_json(used)}}}'
+
+
+def _report(missing: list[str], asked: int, machine: bool) -> int:
+    errors = [
+        NoSuchModel(f"no model {word!r}", "nothing in the store has that name", "see `trims ls`") for word in missing
+    ]
+    for error in errors:
+        if error is not errors[-1] or asked > len(missing):
+            boundary.say(f"trims: {error}")
+    if not errors:
+        return 0
+    if asked > len(missing):
+        raise PartialFailure(f"{len(missing)} of {asked} names match nothing", missing=missing)
+    raise errors[-1]
