@@ -13,7 +13,7 @@ from trims.disk.sidecar import Sidecar, read_sidecar
 from trims.disk.store import Store, create_store, open_store
 from trims.disk.verify import verify_store
 
-__all__ = ["assert_sound", "flip", "fresh", "open_store", "put", "region", "sidecar_of", "tree"]
+__all__ = ["assert_sound", "flip", "fresh", "open_store", "put", "region", "sidecar_of", "tree", "verify_store"]
 
 
 def fresh(root: Path | str) -> Store:

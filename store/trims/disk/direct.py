@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from trims import config
 from trims.disk import verify
-from trims.disk.catalog import Entry
+from trims.disk.catalog import Catalog, Entry
 from trims.disk.parts import CONTAINER
 from trims.disk.reader import damaged
 from trims.disk.sidecar import Sidecar, read_sidecar
@@ -56,7 +56,17 @@ def open_container(store: Store, entry: Entry, variant: str = RAW) -> OpenContai
             container.close()
             raise
         container.close()
-    raise NoSuchModel(f"{entry.ref} is gone", "it was removed while we opened it", "see `trims ls`")
+    raise _gone(entry)
+
+
+def _gone(entry: Entry) -> NoSuchModel:
+    return NoSuchModel(f"{entry.ref} is gone", "it was removed while we opened it", "see `trims ls`")
+
+
+def _missing(store: Store, entry: Entry, path: str) -> TrimsError:
+    """Why the container is not there: the model was removed since `entry` was read, or the store has lost it."""
+    now = Catalog(store.paths).find(entry.ref)
+    return damaged(path, [CONTAINER]) if now and now.digest == entry.digest else _gone(entry)
 
 
 def _open(store: Store, entry: Entry, variant: str) -> OpenContainer:
@@ -71,7 +81,7 @@ def _open(store: Store, entry: Entry, variant: str) -> OpenContainer:
     except (FileNotFoundError, NoSuchModel):
         if variant != RAW:
             raise NoSuchVariant(f"{entry.ref} has no variant {variant}", "", "see `trims show`") from None
-        raise damaged(path, [CONTAINER]) from None
+        raise _missing(store, entry, path) from None
     except OSError as error:
         raise atomic.translate(error, f"opening {path}") from None
     try:
