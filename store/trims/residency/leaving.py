@@ -57,11 +57,11 @@ def leave_line(core: Core, place: Place, residency: Residency) -> None:
 
 def abandon(core: Core, residency: Residency, why: str) -> None:
     """Stop bringing it in, if nobody wants it any more."""
-    if residency.waiters or residency.pins or residency.wanted:
+    if residency.waiters:
         return
     if residency.state == ABSENT:
         leave_line(core, core.places[residency.key.place], residency)
-    elif residency.state == LOADING:
+    elif residency.state == LOADING and not (residency.pins or residency.wanted):
         stop_load(core, residency, why)
 
 
