@@ -1,61 +1,80 @@
-"""What an importer gives: named tensors whose bytes are views of the file wherever the format allows it.
+"""What every importer gives: a `Source`, and how it gets at bytes of files that somebody else made.
 
-A `Source` is open on the files it reads from. Its tensors are read one after the other, by `read()`, each possibly more
-than once; the views stay valid until the source is closed. Nothing of the file is trusted: names, dtypes, shapes and
-every offset have been checked before a source is handed out, so that reading stays in bounds whatever the file says.
+Files are hostile until read. They are opened only when regular (a FIFO would block, a device may act), mapped and never
+read whole, and every offset is checked against the mapping before it is used. Nothing here runs code from a file, follows
+a reference out of the model's directory, or allocates what a header merely claims.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
-from collections.abc import Callable, Mapping
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from trims.errors import BadInput
+from trims.manifest import check_tensor
 
-MAX_FILE_IN_MEMORY = 1 << 31
-"""Bytes: the most of one file that is ever read whole (graphs, side files). Weights are mapped, not read."""
+MAX_TENSORS = 1_000_000
+MAX_SIDE_FILE = 64 << 20
+MAX_HEADER = 100_000_000  # what the safetensors library allows
+
+# A model whose bytes are 1000 times those of its file is no model: honest archives of weights shrink to a half at best.
+BOMB_BYTES, BOMB_RATIO = 1 << 30, 1000
+
+LIBRARY_ERRORS = (
+    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError, RuntimeError, MemoryError,
+    SyntaxError, struct.error, zlib.error,
+)  # fmt: skip
+"""What parsers of other libraries raise when they meet bytes that they did not expect."""
+
+Buffer = memoryview
+Graph = Callable[[Mapping[str, int]], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceTensor:
-    """One tensor of a source. `read` gives its C-ordered little-endian bytes, as many as dtype and shape say."""
+    """One tensor: `read` gives its C-ordered little-endian bytes, each time anew, and may raise BadInput."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    read: Callable[[], memoryview]
+    read: Callable[[], Buffer]
 
 
 class Source:
-    """An opened model file of any format. A context manager.
+    """An open model to import. A context manager; views that `read` gave live on after closing.
 
-    tensors: in order of first use where the format tells one, by name otherwise.
-    graph: given the region offset of every tensor by name, the graph's bytes; None when the format has no graph.
-    files: side files by name. origin: plain JSON values about where it came from (`path`, `nbytes`, notes).
+    tensors: in the order that the region is to have. graph: from the region offsets of all tensors, by name, the bytes
+    of the computation; None when there is none. files: side files. origin: plain JSON values about where this is from.
     """
 
-    def __init__(self, format: str = "", origin: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        format: str = "",
+        tensors: Iterable[SourceTensor] = (),
+        graph: Graph | None = None,
+        files: Mapping[str, bytes] | None = None,
+        origin: Mapping[str, Any] | None = None,
+        closers: Iterable[Callable[[], None]] = (),
+    ) -> None:
         self.format = format
-        self.tensors: list[SourceTensor] = []
-        self.graph: Callable[[Mapping[str, int]], bytes] | None = None
-        self.files: dict[str, bytes] = {}
-        self.origin: dict[str, Any] = origin or {}
-        self._closers: list[Callable[[], None]] = []
-
-    def on_close(self, closer: Callable[[], None]) -> None:
-        """Call `closer` when the source is closed, last added first."""
-        self._closers.append(closer)
+        self.tensors: list[SourceTensor] = list(tensors)
+        self.graph = graph
+        self.files: dict[str, bytes] = dict(files or {})
+        self.origin: dict[str, Any] = dict(origin or {})
+        self._closers = list(closers)
 
     def close(self) -> None:
-        """Let the files go. Views that are still held keep their own mapping alive."""
         while self._closers:
             self._closers.pop()()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Source:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,47 +83,133 @@ class Source:
 
 def bad(path: str, why: str, hint: str = "") -> BadInput:
     """The error for a file that cannot be imported."""
-    return BadInput(f"cannot import {path!r}", why, hint)
+    return BadInput(f"cannot import {path}", why, hint)
+
+
+def check_source(path: str, source: Source) -> Source:
+    """`source` when its tensors have good, different names and storable types. Raises BadInput."""
+    if len(source.tensors) > MAX_TENSORS:
+        raise bad(path, f"it has over {MAX_TENSORS} tensors")
+    if not source.tensors and source.graph is None:
+        raise bad(path, "it holds no tensors")
+    seen: set[str] = set()
+    for tensor in source.tensors:
+        check_tensor(tensor.name, tensor.dtype, tensor.shape)
+        if not is_unicode(tensor.name):
+            raise bad(path, f"the tensor name {tensor.name!r} is no valid Unicode")
+        if tensor.name in seen:
+            raise bad(path, f"it has two tensors named {tensor.name!r}")
+        seen.add(tensor.name)
+    return source
+
+
+def is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class MappedFile:
-    """A regular file, mapped read-only. `view` is its bytes; an empty file has an empty view."""
+    """A regular file, mapped read-only. `nbytes` is its size when opened; views keep the mapping alive."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         fd = open_regular(path)
         try:
-            self.nbytes = os.fstat(fd).st_size
-            self._map = mmap.mmap(fd, self.nbytes, prot=mmap.PROT_READ) if self.nbytes else None
+            st = os.fstat(fd)
+            self.nbytes = st.st_size
+            self.identity = (st.st_dev, st.st_ino)
+            self.mapping = mmap.mmap(fd, self.nbytes, prot=mmap.PROT_READ) if self.nbytes else None
+        except (OSError, ValueError) as error:
+            raise bad(path, f"it cannot be mapped: {error}") from None
         finally:
             os.close(fd)
-        self.view = memoryview(self._map) if self._map is not None else memoryview(b"")
+        self.data = memoryview(self.mapping) if self.mapping is not None else memoryview(b"")
 
-    def span(self, offset: int, nbytes: int, what: str) -> memoryview:
-        """Bytes of the file. Raises BadInput when they are not all there."""
+    def view(self, offset: int, nbytes: int) -> memoryview:
+        """Bytes of the file, without copying. Raises BadInput when it has no such bytes."""
         if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:
-            raise bad(self.path, f"{what} lies outside the file: bytes {offset} to {offset + nbytes} of {self.nbytes}")
-        return self.view[offset : offset + nbytes]
+            raise bad(self.path, f"bytes {offset} to {offset + nbytes} are wanted, it has {self.nbytes}", "it may be cut")
+        return self.data[offset : offset + nbytes]
+
+    def reader(self, offset: int, nbytes: int) -> Callable[[], memoryview]:
+        """A `SourceTensor.read` of these bytes; the range is checked now."""
+        self.view(offset, nbytes)
+        return lambda: self.view(offset, nbytes)
 
     def close(self) -> None:
-        """Drop our own view. The mapping itself goes with the last view that somebody holds."""
-        self.view = memoryview(b"")
-        self._map = None
+        """Unmap, unless views are still out: then with the last of them."""
+        self.data = memoryview(b"")
+        mapping, self.mapping, self.nbytes = self.mapping, None, 0
+        if mapping is not None:
+            try:
+                mapping.close()
+            except BufferError:
+                pass
 
 
 def open_regular(path: str) -> int:
-    """A read-only descriptor of a regular file. Never waits, as opening a FIFO would. Raises BadInput."""
+    """A descriptor of the regular file at `path`, never blocking. Raises BadInput."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise bad(path, "there is no such file", "check the path") from None
+        if not stat.S_ISREG(os.stat(path).st_mode):  # before opening: that alone can act on a device
+            raise bad(path, f"it is {_kind(os.stat(path).st_mode)}, not a file")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
-        raise bad(path, (os.strerror(error.errno or 0)).lower(), "check its owner and mode") from None
-    except ValueError as error:
-        raise bad(path, str(error), "check the path") from None
-    mode = os.fstat(fd).st_mode
-    if not stat.S_ISREG(mode):
+        raise bad(path, *_reason(error)) from None
+    except ValueError:
+        raise bad(path, "its name has a NUL character") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
-        raise bad(path, f"it is {kind}", "name a model file")
+        raise bad(path, "it is not a file")
     return fd
+
+
+def read_small(path: str, limit: int = MAX_SIDE_FILE) -> bytes:
+    """All of a small regular file. Raises BadInput, also when it is larger than `limit`."""
+    fd = open_regular(path)
+    with os.fdopen(fd, "rb") as file:
+        if os.fstat(fd).st_size > limit:
+            raise bad(path, f"it is larger than {limit} bytes")
+        return file.read(limit)
+
+
+def _reason(error: OSError) -> tuple[str, str]:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "there is no such file", "check the path"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "it may not be read", "check its owner and mode"
+    return os.strerror(error.errno or 0), ""
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a directory"
+    if stat.S_ISFIFO(mode):
+        return "a FIFO"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def inside(base: str, name: str, referrer: str) -> str:
+    """The real path of the file that the model file `referrer` calls `name`. Raises BadInput when it leaves the model.
+
+    base: the path by which `referrer` was opened. A name is relative, without `..`, and what it leads to lies below
+    the directory of `base` or the one where the model file really is: hubs link both into one directory of blobs.
+    """
+    if not name or name.startswith("/") or "\0" in name or ".." in name.split("/"):
+        raise bad(referrer, f"it refers to {name!r}, which is no file of its own directory")
+    real = os.path.realpath(base)
+    roots = {os.path.realpath(os.path.dirname(base) or "."), os.path.dirname(real)}
+    candidates = [os.path.join(os.path.dirname(base), name), os.path.join(os.path.dirname(real), name)]
+    found = next((path for path in candidates if os.path.exists(path)), candidates[0])
+    target = os.path.realpath(found)
+    if not any(target.startswith(root.rstrip("/") + "/") for root in roots):
+        raise bad(referrer, f"it refers to {name!r}, which leads out of its directory", "put the file itself there")
+    return target
+
+
+def check_ratio(path: str, name: str, nbytes: int, stored: int) -> None:
+    """Raise BadInput when `stored` bytes of a file claim to be absurdly many."""
+    if nbytes > BOMB_BYTES and nbytes > BOMB_RATIO * max(stored, 1):
+        raise bad(path, f"{name!r} claims {nbytes} bytes of {stored} stored ones", "no honest model does")
