@@ -86,8 +86,8 @@ def prepare(world: World, paths: dict[str, Path]) -> None:
 
 def compare(world: World, model: Shown, path: Path, count: int) -> Row:
     inputs = {"shapes": model.shapes, "values": model.values}
-    native = group.run(group.Spec("native", str(path), **inputs), count, world.env)
-    trims = group.run(group.Spec("trims", model.name, **inputs), count, world.env)
+    native = group.run(group.Spec("ort/native", str(path), **inputs), count, world.env)
+    trims = group.run(group.Spec("ort/trims", model.name, **inputs), count, world.env)
     return Row(model.name, path.stat().st_size, native, trims)
 
 

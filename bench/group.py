@@ -19,8 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 class Spec:
     """What a worker does.
 
-    mode: "native" (model is a path), "trims" (model is a ref), "floor" (imports the framework and stops there).
+    mode: one of bench.loaders.WAYS. model: a path, or a ref for the ways through trims.
     share: how a trims session shares ("exact" keeps native bits, "max" turns prepacking off).
+    imported: whether trims is imported before the clock starts, as the framework is.
+    repeat: how many more runs after the first are timed.
     shapes, values: of the inputs whose shape the graph leaves open, or that must hold one value.
     """
 
@@ -28,6 +30,8 @@ class Spec:
     model: str = ""
     share: str = "exact"
     threads: int = 1
+    imported: bool = False
+    repeat: int = 0
     shapes: dict[str, list[int]] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
 
@@ -37,7 +41,7 @@ class Outcome:
     """Medians over the group, in seconds and bytes; `pss_total` is the sum. One digest for equal outputs, else several.
 
     load: until the session is there. first: until the first result. spawn: the same, counted from the start of the
-    process, without the wait for the others.
+    process, without the wait for the others. steady: a later run, 0 when none was asked for.
     """
 
     load: float
@@ -46,6 +50,7 @@ class Outcome:
     pss: float
     pss_total: int
     private_dirty: float
+    steady: float
     digests: frozenset[str]
 
 
@@ -107,5 +112,6 @@ def run(spec: Spec, count: int, env: dict[str, str] | None = None) -> Outcome:
         pss=median(w["pss"] for w in weighed),
         pss_total=sum(w["pss"] for w in weighed),
         private_dirty=median(w["private_dirty"] for w in weighed),
+        steady=median([second for a in loaded for second in a["steady"]] or [0.0]),
         digests=frozenset(a["digest"] for a in loaded),
     )
