@@ -1,0 +1,217 @@
+"""`open`, and the `Model` it returns: tensors by name, and what frameworks make of them.
+
+A model is attached a form at a time, each with its own lease, when the first view or session needs it: the raw tensors,
+or a variant derived for a framework. Everything handed out (views, tensors, sessions) holds the form it came from, so
+closing the model ends each lease as soon as the last user of it is gone, and never before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trims.client.choosing import Backend, choose
+from trims.client.direct import RAW, Attachment, DirectModeWarning
+from trims.client.mapping import Region
+from trims.errors import UsageError
+from trims.manifest import Manifest
+from trims.refs import digest_prefix, parse_ref
+from trims.units import format_size
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
+    from torch import Tensor
+
+__all__ = ["DirectModeWarning", "Model", "open"]
+
+_ORT = "trims.integrations.onnxruntime"
+_ORT_KEY = "trims.integrations.ort_key"
+_TORCH = "trims.integrations.torch"
+
+
+def open(
+    ref: str, place: str = "auto", timeout: float = 60.0, *, store: str | None = None, socket: str | None = None
+) -> Model:
+    """The model named `ref` (`name[:tag]` or `id:PREFIX`), resident and ready to use.
+
+    place: "auto" is the manager's memory when a manager of this store runs, and the store's files otherwise; "host"
+        insists on the manager; "disk" maps the files.
+    timeout: seconds to wait for a load, or for room; then what stood in the way is raised.
+    store, socket: instead of the configured ones.
+    """
+    text = ref if digest_prefix(ref) is not None else parse_ref(ref)
+    prefer = importlib.import_module(_ORT_KEY).variant_key() if "onnxruntime" in sys.modules else ""
+    backend, attachment = choose(text, place, prefer, timeout, store, socket)
+    return Model(text, backend, attachment)
+
+
+class Files(Mapping[str, bytes]):
+    """A model's side files by name. Each look-up copies the file out of shared memory."""
+
+    __slots__ = ("_region",)
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._region.blob(self._region.contents.files[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._region.contents.files)
+
+    def __len__(self) -> int:
+        return len(self._region.contents.files)
+
+
+class Model(Mapping[str, "np.ndarray[Any, Any]"]):
+    """An open model: a mapping of tensor names to read-only NumPy views of shared memory. Safe to use from threads.
+
+    ref: as asked for, canonical. digest: what it named when opened. place: where the bytes are, "host" or "disk".
+    variant: the form attached first, "raw" or a derived form's key.
+    backend: how forms of it are attached; for integrations.
+    """
+
+    def __init__(self, ref: str, backend: Backend, first: Attachment) -> None:
+        self.ref = ref
+        self.digest = first.digest
+        self.place = first.place
+        self.variant = first.variant
+        self.backend = backend
+        self._lock = threading.Lock()
+        self._regions = {first.variant: first.region}
+        self._raw = first.region if first.variant == RAW else None
+        self._watches: list[Callable[[], bool]] = [first.region.watch()]
+        self._closed = False
+
+    # ---- tensors
+
+    def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
+        raw = self._raw or self.region()
+        shape, dtype, offset = raw.contents.views[name]
+        return np.ndarray(shape, dtype, raw.base, offset)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.region().contents.views)
+
+    def __len__(self) -> int:
+        return len(self.region().contents.views)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.region().contents.views
+
+    # A model is a thing, not a value: comparing tensors is `numpy.array_equal`'s business.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def tensors(self) -> dict[str, np.ndarray[Any, Any]]:
+        """A view of every tensor, in region order: the fastest way to get all of them."""
+        return self.region().views()
+
+    # ---- what it is
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.region().contents.manifest
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors as their users see them; tied ones count each time."""
+        return self.manifest.nbytes
+
+    @property
+    def graph(self) -> bytes | None:
+        """The origin's computation without its weights (for ONNX a ModelProto), or None."""
+        raw = self.region()
+        return raw.blob(raw.contents.graph) if raw.contents.graph else None
+
+    @property
+    def files(self) -> Files:
+        return Files(self.region())
+
+    def region(self, variant: str = RAW) -> Region:
+        """The mapped form `variant`, attached now if it was not. Raises NoSuchVariant; for integrations."""
+        self._check_open()
+        with self._lock:
+            found = self._regions.get(variant)
+            if found is None:
+                found = self.backend.attach(variant).region
+                self._check_open()  # closed by another thread meanwhile: dropping `found` ends its lease
+                self._regions[variant] = found
+                self._watches.append(found.watch())
+                if variant == RAW:
+                    self._raw = found
+            return found
+
+    # ---- frameworks
+
+    def onnxruntime(
+        self,
+        share: str = "exact",
+        sess_options: SessionOptions | None = None,
+        providers: list[Any] | None = None,
+        **options: Any,
+    ) -> InferenceSession:
+        """An InferenceSession over the shared weights: see `trims.integrations.onnxruntime.session`."""
+        self._check_open()
+        session: InferenceSession = importlib.import_module(_ORT).session(
+            self, share=share, sess_options=sess_options, providers=providers, **options
+        )
+        return session
+
+    def torch(self) -> dict[str, Tensor]:
+        """Every tensor as a torch tensor over the shared weights: see `trims.integrations.torch.tensors`."""
+        self._check_open()
+        tensors: dict[str, Tensor] = importlib.import_module(_TORCH).tensors(self)
+        return tensors
+
+    # ---- the end
+
+    def close(self) -> None:
+        """Give the model up. What is still in use, views and sessions included, stays valid and leased until it is not.
+
+        Closing twice is fine.
+        """
+        self._closed = True
+        self._raw = None
+        self._regions = {}
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def in_use(self) -> bool:
+        """Whether any memory of the model is still mapped: after `close`, by a view, tensor or session."""
+        return any(watch() for watch in self._watches)
+
+    def __enter__(self) -> Model:
+        self._check_open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __reduce__(self) -> str:
+        raise UsageError(
+            f"model {self.ref} cannot be pickled",
+            "its memory belongs to this process",
+            f"send its name and call trims.open({self.ref!r}) in the other process",
+        )
+
+    def __repr__(self) -> str:
+        state = f"id:{self.digest[:12]} {self.place}"
+        if self._closed:
+            state += ", closed" + (", still in use" if self.in_use else "")
+        elif self._raw is not None:
+            state += f", {len(self)} tensors, {format_size(self.nbytes)}"
+        return f"<trims.Model {self.ref} {state}>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError(f"model {self.ref} is closed", "", "open it again with trims.open")
