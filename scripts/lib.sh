@@ -35,7 +35,7 @@ use_venv() {
     wanted=$(cksum <"$root/pyproject.toml")
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         echo "$me: installing trims[$extras] into .venv"
-        "$python" -m pip install --quiet --disable-pip-version-check -e "$root[$extras]" ||
+        "$python" -m pip install -qq --disable-pip-version-check -e "$root[$extras]" ||
             die "pip could not install trims: is a package index reachable?"
         printf '%s\n' "$wanted" >"$stamp"
     fi
