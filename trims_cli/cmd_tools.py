@@ -47,8 +47,9 @@ def _show(settings: Settings) -> None:
     for option in OPTIONS:
         text = config.text(option.key)
         shown = {"store.path": config.store, "manager.socket": config.own_socket}.get(option.key, text)
+        origin = config.origin(option.key).replace("environment ", "env:")
         items.append({
-            "key": option.key, "value": shown, "origin": config.origin(option.key).replace("environment ", "env:"), "running": running.get(option.key),
+            "key": option.key, "value": shown, "origin": origin, "running": running.get(option.key),
             "env": option.env, "default": option.default or None, "help": option.help,
         })  # fmt: skip
     output.emit(settings, "config", items, CONFIG, "key")

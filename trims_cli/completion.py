@@ -22,7 +22,7 @@ def script(shell: str, store: str | None) -> str:
     if shell == "fish":
         return _fish(store)
     template = _BASH if shell == "bash" else _ZSH
-    values = [n for n in _value_flags() if n not in ("--store", "-o", "--output")]
+    values = [n for n in _value_flags() if n not in ("--store", "-o", "--output", "--warm")]
     return (
         template.replace("@VERBS@", " ".join([*app.COMMANDS, *app.ALIASES]))
         .replace("@SHARED@", " ".join([*_SHARED, "--version"]))
@@ -83,7 +83,8 @@ _trims() {
     esac
     case $word in
       --store=*) store=${word#--store=} ;;
-      --store|--output|@VALUES@) skip=$word ;;
+      --warm) [ "$verb" != start ] || skip=$word ;;
+      --store|--output|-o|@VALUES@) skip=$word ;;
       -*) ;;
       *) [ -n "$verb" ] || verb=$word ;;
     esac
@@ -131,7 +132,8 @@ _trims() {
     esac
     case $word in
       --store=*) store=${word#--store=} ;;
-      --store|--output|@VALUES@) skip=$word ;;
+      --warm) [ "$verb" != start ] || skip=$word ;;
+      --store|--output|-o|@VALUES@) skip=$word ;;
       -*) ;;
       *) [[ -n $verb ]] || verb=$word ;;
     esac
