@@ -79,13 +79,18 @@ def rebuild(paths: StorePaths) -> list[Row]:
 
 
 def _mtimes(paths: StorePaths) -> list[int]:
-    root, found = paths.catalog, []
-    for name in _SHARDS:
-        try:
-            found.append(os.stat(f"{root}/{name}").st_mtime_ns)
-        except OSError:
-            found.append(0)
-    return found
+    root, found = paths.catalog, dict.fromkeys(_SHARDS, 0)
+    try:
+        there = os.listdir(root)  # most of 256 are missing in a small store, and asking for each would cost it more
+    except OSError:
+        there = []
+    for name in there:
+        if name in found:
+            try:
+                found[name] = os.stat(f"{root}/{name}").st_mtime_ns
+            except OSError:
+                pass
+    return list(found.values())
 
 
 def _changed(header: list[int], mtimes: list[int]) -> frozenset[str]:
