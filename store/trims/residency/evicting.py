@@ -26,8 +26,8 @@ def lease_ended(core: Core, lease: LeaseView) -> None:
     core.counters["releases"] += 1
     residency.last_use = core.now
     core.settle(residency)
-    if residency.state == DOOMED and not core.leases.count(lease.key):
-        core.free(residency)
+    if residency.state == DOOMED and not residency.freeing and not core.leases.count(lease.key):
+        core.free(residency)  # once, however many leases of one connection end together
 
 
 def freed(core: Core, event: Freed) -> None:
