@@ -94,12 +94,18 @@ def is_default(options: OptionsLike) -> bool:
         return True
     if callable(options):
         return False
+    _check(options)
     plain: bool = (
         options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         and not options.optimized_model_filepath
         and all(entry(options, name) is None for name in GRAPH_ENTRIES)
     )
     return plain
+
+
+def _check(options: object) -> None:
+    if not isinstance(options, ort.SessionOptions):
+        raise UsageError("bad sess_options", f"it is a {type(options).__name__}", "pass an onnxruntime.SessionOptions")
 
 
 def fresh(options: OptionsLike) -> ort.SessionOptions:
@@ -111,8 +117,7 @@ def fresh(options: OptionsLike) -> ort.SessionOptions:
         if not isinstance(made, ort.SessionOptions):
             raise UsageError("bad sess_options", "the function returned no SessionOptions", "return a fresh one")
         return made
-    if not isinstance(options, ort.SessionOptions):
-        raise UsageError("bad sess_options", f"it is a {type(options).__name__}", "pass an onnxruntime.SessionOptions")
+    _check(options)
     copy = ort.SessionOptions()
     for name, member in vars(ort.SessionOptions).items():
         if isinstance(member, property) and getattr(options, name) != getattr(copy, name):

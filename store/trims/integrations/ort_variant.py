@@ -72,7 +72,7 @@ def _no_runtime() -> NoSuchVariant:
 
 
 def _build(root: str, digest: str) -> dict[str, object]:
-    confine()  # before anything starts threads: a process with threads cannot leave its network
+    confine()
     try:
         import onnxruntime
     except ImportError:
@@ -83,14 +83,17 @@ def _build(root: str, digest: str) -> dict[str, object]:
     return build(open_store(root), digest)
 
 
-def confine() -> None:
-    """Give up what deriving a variant does not need. What the kernel refuses is done without."""
+def confine() -> bool:
+    """Give up what deriving a variant does not need; whether that includes the network, which not every kernel allows.
+
+    Called before anything starts threads: a process that has some cannot make a user namespace.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if libc.unshare(_CLONE_NEWNET) != 0 and os.geteuid() != 0:
-        libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+    alone: bool = libc.unshare(_CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_CPU, _CPU_SECONDS)
+    return alone
 
 
 def _limit(what: int, most: int) -> None:
@@ -103,14 +106,17 @@ def build(store: Store, digest: str) -> dict[str, object]:
     """Derive and publish the variant of the model `digest`, unless the store has it. Raises NoSuchVariant."""
     from trims.disk.sidecar import read_sidecar
     from trims.integrations.ort_key import variant_key
-    from trims.linux import flock
+    from trims.linux import atomic, flock
 
     key = variant_key()
     sidecar = store.paths.variant_sidecar(digest, key)
-    with flock.held(f"{store.root}/locks/variant-{digest[:2]}.lock", exclusive=True, timeout=LOCK_TIMEOUT):
-        if os.path.exists(sidecar):
-            return {"key": key, "built": False, "nbytes": read_sidecar(sidecar).span_nbytes}
-        return {"key": key, "built": True, **_derive(store, digest, key)}
+    try:
+        with flock.held(f"{store.root}/locks/variant-{digest[:2]}.lock", exclusive=True, timeout=LOCK_TIMEOUT):
+            if os.path.exists(sidecar):
+                return {"key": key, "built": False, "nbytes": read_sidecar(sidecar).span_nbytes}
+            return {"key": key, "built": True, **_derive(store, digest, key)}
+    except OSError as error:
+        raise atomic.translate(error, "building a variant") from None
 
 
 def _derive(store: Store, digest: str, key: str) -> dict[str, object]:
@@ -126,8 +132,6 @@ def _derive(store: Store, digest: str, key: str) -> dict[str, object]:
     try:
         with atomic.staged(store.paths.tmp, ".onnx") as graph, atomic.staged(store.paths.tmp, ".bin") as weights:
             return _publish(store, digest, key, model, graph, weights)
-    except OSError as error:
-        raise atomic.translate(error, "building a variant") from None
     except ort_options.ERRORS as error:
         raise NoSuchVariant("ONNX Runtime cannot derive it", str(error).strip()) from None
 

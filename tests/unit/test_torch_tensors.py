@@ -1,0 +1,183 @@
+"""Torch over shared weights: no copy, no warning, private writes, memory that lives as long as its tensors."""
+
+from __future__ import annotations
+
+import gc
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from helpers import sources
+
+torch = pytest.importorskip("torch")
+
+import trims  # noqa: E402
+from trims.client import connections  # noqa: E402
+from trims.disk.ingest import import_model  # noqa: E402
+from trims.disk.store import Store, create_store  # noqa: E402
+from trims.errors import UsageError  # noqa: E402
+from trims.integrations.torch import load_into  # noqa: E402
+from trims.manifest import ITEM_SIZES  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def store(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setenv("TRIMS_STORE", str(home / "store"))
+    monkeypatch.setenv("TRIMS_SOCKET", str(home / "none.sock"))
+    made = create_store(str(home / "store"))
+    import_model(made, sources.sample(), "m")
+    yield made
+    connections.close_idle()
+
+
+def bits(tensor: torch.Tensor) -> bytes:
+    flat = tensor.contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def test_every_dtype_has_the_same_bits_without_a_copy_or_a_warning(store: Store) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, size in ITEM_SIZES.items():
+        dtype = np.dtype(getattr(ml_dtypes, name, None) or name)
+        arrays[name] = rng.integers(0, 2 if name == "bool" else 60, 6 * size, dtype=np.uint8).view(dtype).reshape(2, 3)
+    tensors = [sources.tensor(n, a.view(np.uint8) if n not in np.sctypeDict else a) for n, a in arrays.items()]
+    for made, (name, array) in zip(tensors, arrays.items(), strict=True):
+        made.dtype, made.shape = name, array.shape
+    tensors += [sources.tensor("scalar", np.array(2.5, np.float32)), sources.tensor("none", np.zeros((0, 3), np.int8))]
+    tensors += [sources.tensor("one", sources.bfloat16(np.array([1.5], np.float32)).reshape(()), "bfloat16")]
+    tensors += [sources.tensor("nothing", np.zeros((0, 3), np.uint16), "bfloat16")]
+    import_model(store, sources.CodeSource(tensors), "all")
+    with warnings.catch_warnings(), trims.open("all") as model:
+        warnings.simplefilter("error")
+        state = model.torch()
+        assert list(state) == list(model)
+        for name, array in arrays.items():
+            assert state[name].dtype == getattr(torch, name)
+            assert tuple(state[name].shape) == array.shape
+            assert bits(state[name]) == array.tobytes()
+        assert state["scalar"].item() == 2.5 and state["scalar"].shape == ()
+        assert state["one"].item() == 1.5 and state["one"].shape == ()
+        assert state["none"].shape == state["nothing"].shape == (0, 3)
+        assert state["nothing"].dtype == torch.bfloat16
+
+
+def test_tensors_lie_at_their_region_offsets(store: Store) -> None:
+    with trims.open("m") as model:
+        state, offsets = model.torch(), model.manifest.layout.tensors
+        start = state["conv1.weight"].data_ptr() - offsets["conv1.weight"]
+        for name, tensor in state.items():
+            if tensor.numel():
+                assert tensor.data_ptr() == start + offsets[name], name
+
+
+def test_ties_stay_ties(store: Store) -> None:
+    with trims.open("m") as model:
+        state = model.torch()
+        state["tied/weight"][0, 0] = 7
+        assert state["conv1.weight"][0, 0] == 7
+        assert state["tied/weight"].untyped_storage().data_ptr() == state["conv1.weight"].untyped_storage().data_ptr()
+
+
+def test_a_write_is_never_seen_by_a_neighbour(store: Store) -> None:
+    with trims.open("m") as model:
+        expected = model["conv1.weight"].tobytes()
+        state = model.torch()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                state["conv1.weight"].fill_(42)
+                ok = bool((state["conv1.weight"] == 42).all()) and model["conv1.weight"].tobytes() == expected
+                code = 0 if ok else 2
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert bits(state["conv1.weight"]) == expected
+        state["conv1.weight"].zero_()
+        assert model["conv1.weight"].tobytes() == expected
+        with trims.open("m") as again:
+            assert bits(again.torch()["conv1.weight"]) == expected
+
+
+def test_a_tensor_outlives_the_model(store: Store) -> None:
+    with trims.open("m") as model:
+        row = model.torch()["conv1.weight"][3]
+        expected = model["conv1.weight"][3].tobytes()
+    gc.collect()
+    assert model.in_use and bits(row) == expected
+    del row
+    gc.collect()
+    assert not model.in_use
+
+
+def network() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 2))
+
+
+@pytest.fixture
+def saved(store: Store) -> torch.nn.Module:
+    """A network whose state is in the store as `net`."""
+    torch.manual_seed(0)
+    made = network().eval()
+    import_model(store, sources.source({n: t.detach().numpy() for n, t in made.state_dict().items()}), "net")
+    return made
+
+
+def test_a_module_gets_its_parameters_without_a_copy_and_its_buffers_privately(saved: torch.nn.Module) -> None:
+    with torch.device("meta"):
+        module = network().eval()
+    with trims.open("net") as model:
+        assert load_into(module, model) is module
+        x = torch.ones(3, 8)
+        assert torch.equal(module(x), saved(x))
+        offsets = model.manifest.layout.tensors
+        state = module.state_dict()
+        distance = state["2.weight"].data_ptr() - state["0.weight"].data_ptr()
+        assert distance == offsets["2.weight"] - offsets["0.weight"]
+        assert abs(state["1.running_mean"].data_ptr() - state["0.weight"].data_ptr()) != offsets["1.running_mean"]
+        module.train()(x)
+        assert module[1].num_batches_tracked == 1 and model["1.num_batches_tracked"] == 0
+    del module, state
+    gc.collect()
+    assert not model.in_use
+
+
+def test_what_does_not_fit_is_named(saved: torch.nn.Module) -> None:
+    with trims.open("net") as model:
+        with pytest.raises(UsageError, match="net:latest does not fit the module"):
+            load_into(torch.nn.Linear(8, 6), model)
+        with torch.device("meta"):
+            module = network()
+            module.register_buffer("mask", torch.ones(2), persistent=False)
+        with pytest.raises(UsageError, match="mask is on the meta device"):
+            load_into(module, model)
+        gc.collect()
+
+
+def test_reading_tensors_makes_no_private_memory(store: Store) -> None:
+    import_model(store, sources.source({"w": np.ones((1024, 2048), np.float32)}), "big")
+    with trims.open("big") as model:
+        state = model.torch()
+        assert float(state["w"].sum()) == 1024 * 2048
+        assert dirty_kilobytes(".h5") < 64
+        state["w"][0, 0] = 5
+        assert 0 < dirty_kilobytes(".h5") < 64
+
+
+def dirty_kilobytes(name: str) -> int:
+    total, inside = 0, False
+    with open("/proc/self/smaps") as file:
+        for line in file:
+            head = line.split(" ", 1)[0]
+            if not head.endswith(":"):
+                inside = name in line
+            elif inside and head == "Private_Dirty:":
+                total += int(line.split()[1])
+    return total
