@@ -1,8 +1,8 @@
 """What every importer gives: a `Source`, and how it gets at bytes of files that somebody else made.
 
 Files are hostile until read. They are opened only when regular (a FIFO would block, a device may act), mapped and never
-read whole, and every offset is checked against the mapping before it is used. Nothing here runs code from a file, follows
-a reference out of the model's directory, or allocates what a header merely claims.
+read whole, and every offset is checked against the mapping before it is used. Nothing here runs code from a file,
+follows a reference out of the model's directory, or allocates what a header merely claims.
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class MappedFile:
     def view(self, offset: int, nbytes: int) -> memoryview:
         """Bytes of the file, without copying. Raises BadInput when it has no such bytes."""
         if offset < 0 or nbytes < 0 or offset + nbytes > self.nbytes:
-            raise bad(self.path, f"bytes {offset} to {offset + nbytes} are wanted, it has {self.nbytes}", "it may be cut")
+            raise bad(
+                self.path, f"bytes {offset} to {offset + nbytes} are wanted, it has {self.nbytes}", "it may be cut"
+            )
         return self.data[offset : offset + nbytes]
 
     def reader(self, offset: int, nbytes: int) -> Callable[[], memoryview]:
