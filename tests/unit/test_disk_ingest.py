@@ -120,6 +120,20 @@ def test_a_source_that_fails_half_way_leaves_nothing(store):
     assert stores.tree(store.root) == before
 
 
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_a_source_that_changes_between_its_two_readings_is_refused(store, codec):
+    before, versions = stores.tree(store.root), iter([bytes(9000), b"\1" * 9000])
+    source = CodeSource([tensor("a", np.ones(3)), CodeTensor("b", "int8", (9000,), lambda: memoryview(next(versions)))])
+    with pytest.raises(BadInput, match="b changed while it was imported"):
+        import_model(store, source, "m", codec=codec)
+    assert stores.tree(store.root) == before
+
+
+def test_a_file_whose_name_is_no_unicode_is_refused(store):
+    with pytest.raises(BadInput, match="no valid Unicode"):
+        import_model(store, CodeSource([], files={"x\udcff": b""}), "m")
+
+
 def test_too_large_for_the_disk_is_refused_before_the_work(store, monkeypatch):
     disk = os.statvfs(store.root)
     free = disk.f_bavail * disk.f_frsize

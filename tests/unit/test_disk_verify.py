@@ -115,3 +115,13 @@ def test_findings_of_a_store_do_not_hide_each_other(store):
     findings = verify_store(store)
     assert all(isinstance(finding, Finding) and finding.message for finding in findings)
     assert {(f.model, f.part) for f in findings} == {("m0:latest", "catalog"), ("m1:latest", "sidecar")}
+
+
+def test_a_flipped_bit_that_decodes_to_the_same_is_still_found(store):
+    """Bit 4 of a zstd frame's descriptor means nothing to a decoder (RFC 8878, 3.1.1.1.1.4)."""
+    entry = import_model(store, sources.source({"z": np.zeros(9000, "u1")}), "m", codec="zstd").entry
+    [frame] = stores.sidecar_of(store, entry.digest).frames
+    region = stores.region(store, entry.digest)
+    stores.flip(store.paths.container(entry.digest), 8 * (frame.offset + 4) + 4)
+    assert stores.region(store, entry.digest) == region
+    assert [finding.part for finding in verify_model(store, entry)] == ["container"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from trims.errors import ProtocolError
-from trims.residency import evicting, waiting
+from trims.residency import answers, evicting, waiting
 from trims.residency.core import Core
-from trims.residency.effects import Refuse
-from trims.residency.events import Asked, AttachAsked, Cancelled, Closed, Opened, Released, StopAsked
+from trims.residency.effects import Effect, Refuse
+from trims.residency.events import Asked, AttachAsked, Cancelled, Closed, Event, Opened, Released, StopAsked
 from trims.residency.leaving import abandon
 from trims.residency.records import Ask, Client, Waiter
 from trims.residency.wishes import withdraw
@@ -22,6 +22,13 @@ def admit(core: Core, event: Asked) -> bool:
         core.emit(Refuse(event.conn, event.request, error.to_dict()))
         return False
     return True
+
+
+def turn_away(event: Event) -> list[Effect]:
+    """After the end: requests are refused, and nothing else matters."""
+    if isinstance(event, Asked):
+        return [Refuse(event.conn, event.request, answers.stopping().to_dict())]
+    return []
 
 
 def opened(core: Core, event: Opened) -> None:

@@ -49,7 +49,8 @@ def ask(core: Core, event: Want) -> None:
 def _enlist(core: Core, event: Want, place: Place, residency: Residency) -> None:
     waiter = Waiter((event.conn, event.request), event, core.clients[event.conn].who, core.now)
     if isinstance(event, PinAsked):
-        waiter.previous = wishes.put_pin(core, residency, event)
+        waiter.previous = residency.pins.get(event.owner)
+        waiter.pin = wishes.put_pin(core, residency, event)
     elif isinstance(event, WarmAsked):
         wishes.keep_warm(core, residency, event)
     if residency.state == RESIDENT:

@@ -67,6 +67,8 @@ class Machine:
         """What to do about `event`, in order. Raises InvalidTransition for news of work that was not asked for."""
         core = self._core
         core.now = max(core.now, now)
+        if core.stopped:
+            return clients.turn_away(event)
         if not isinstance(event, Asked) or clients.admit(core, event):
             _RULES[type(event)](core, event)
         _come_to_rest(core)
@@ -132,7 +134,12 @@ class Machine:
         return self._core.stories.of(key)
 
     def invariants(self) -> None:
-        """Raise AssertionError if the state is inconsistent. Costs as much as there is state: for tests."""
+        """Raise AssertionError if the state is inconsistent. Costs as much as there is state: for tests.
+
+        After Exit there is nothing to hold any more.
+        """
+        if self._core.stopped:
+            return
         checks.check(self._core)
 
     def _view(self, r: Residency) -> ResidencyView:
@@ -160,7 +167,7 @@ class Machine:
 
 
 def _come_to_rest(core: Core) -> None:
-    while True:
+    while not core.stopped:
         dirty, core.dirty = core.dirty, {}
         for name in dirty:
             room.pump(core, core.places[name])

@@ -53,7 +53,7 @@ class Pin:
 class Waiter:
     """A request for residence that has not been answered, or (silent) whose asker needs no answer any more.
 
-    previous: the pin that this one's pin replaced, to put back if this one is refused.
+    pin, previous: the pin it has set, and the one which that replaced, to put back if this request is refused.
     """
 
     ask: Ask
@@ -61,6 +61,7 @@ class Waiter:
     who: Who
     since: float
     silent: bool = False
+    pin: Pin | None = None
     previous: Pin | None = None
 
 

@@ -96,7 +96,7 @@ def serving(core: Core) -> list[Residency]:
 
 
 def _exit(core: Core, watch: Watch) -> None:
-    """The end: everybody who waits is told."""
+    """The end: everybody who waits is told. Wishes stay as they are written down, for the next life."""
     core.stopped = True
     core.log(f"the manager ends, asked by pid {watch.who.pid}")
     core.reply(watch.ask)

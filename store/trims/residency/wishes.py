@@ -11,6 +11,7 @@ from trims.residency.core import Core
 from trims.residency.events import Key, PinAsked, Restored, WarmAsked
 from trims.residency.records import Pin, Place, Residency, Waiter
 from trims.residency.states import RESIDENT
+from trims.residency.timers import FOREVER
 
 
 def pinned_bytes(core: Core, place: Place, but: Key | None = None) -> int:
@@ -18,25 +19,28 @@ def pinned_bytes(core: Core, place: Place, but: Key | None = None) -> int:
     return sum(r.nbytes for r in core.residencies.values() if r.pins and r.key.place == place.name and r.key != but)
 
 
-def put_pin(core: Core, residency: Residency, event: PinAsked | Restored) -> Pin | None:
-    """Set a pin; returns the one of the same owner that it replaces."""
-    previous = residency.pins.get(event.owner)
-    residency.pins[event.owner] = Pin(event.owner, event.reason, event.expires)
+def put_pin(core: Core, residency: Residency, event: PinAsked | Restored) -> Pin:
+    """Set a pin; one of the same owner is replaced."""
+    pin = residency.pins[event.owner] = Pin(event.owner, event.reason, event.expires)
     core.timers.set(("pin", residency.key, event.owner), event.expires)
     core.stories.tell(residency.key, core.now, f"pinned by {event.owner}")
     core.journal()
     core.settle(residency)
-    return previous
+    return pin
 
 
 def take_pin(core: Core, residency: Residency, owner: str) -> None:
-    """Drop one pin. Its time to live starts again; what was only loading for it is not loaded any more."""
+    """Drop one pin, and the requests that still wait to have set it. The model's time to live starts again."""
     del residency.pins[owner]
     core.timers.clear(("pin", residency.key, owner))
     core.stories.tell(residency.key, core.now, f"unpinned by {owner}")
     core.journal()
     residency.last_use = core.now
     core.settle(residency)
+    error = TrimsError(f"{residency.ref} is not pinned", "its pin was dropped, or expired, while it was loading")
+    for waiter in list(residency.waiters.values()):
+        if isinstance(waiter.event, PinAsked) and waiter.event.owner == owner:
+            _turn_away(core, waiter, error)
 
 
 def keep_warm(core: Core, residency: Residency, event: WarmAsked) -> None:
@@ -49,15 +53,23 @@ def keep_warm(core: Core, residency: Residency, event: WarmAsked) -> None:
 
 
 def withdraw(core: Core, residency: Residency, waiter: Waiter) -> None:
-    """Take back what a request left behind that is being refused: its pin, its wish to keep the model warm."""
+    """Take back what a request left behind that is being refused: its pin, its wish to keep the model warm.
+
+    A pin that it replaced stands again; one that has replaced its own stays.
+    """
     event = waiter.event
-    if isinstance(event, PinAsked) and event.owner in residency.pins:
+    if waiter.pin is not None and residency.pins.get(waiter.pin.owner) is waiter.pin:
+        owner = waiter.pin.owner
         if waiter.previous is not None:
-            residency.pins[event.owner] = waiter.previous
+            residency.pins[owner] = waiter.previous
         else:
-            del residency.pins[event.owner]
-            core.timers.clear(("pin", residency.key, event.owner))
+            del residency.pins[owner]
+        core.timers.set(("pin", residency.key, owner), waiter.previous.expires if waiter.previous else FOREVER)
         core.journal()
+    elif waiter.pin is not None:
+        for other in residency.waiters.values():
+            if other.previous is waiter.pin:
+                other.previous = waiter.previous
     elif isinstance(event, WarmAsked) and residency.wanted and residency.state != RESIDENT:
         others = [w for w in residency.waiters.values() if isinstance(w.event, WarmAsked) and w is not waiter]
         if not others:
@@ -68,12 +80,16 @@ def withdraw(core: Core, residency: Residency, waiter: Waiter) -> None:
 def refuse_all(core: Core, residency: Residency, error: TrimsError | dict[str, object]) -> None:
     """Refuse everybody who waits for it, and drop its pins and its place in the warm set."""
     for waiter in list(residency.waiters.values()):
-        if waiter.silent:
-            core.drop(waiter.ask)
-        else:
-            core.refuse(waiter.ask, error)
+        _turn_away(core, waiter, error)
     for owner in list(residency.pins):
         take_pin(core, residency, owner)
     if residency.wanted:
         residency.wanted = False
         core.journal()
+
+
+def _turn_away(core: Core, waiter: Waiter, error: TrimsError | dict[str, object]) -> None:
+    if waiter.silent:
+        core.drop(waiter.ask)
+    else:
+        core.refuse(waiter.ask, error)
