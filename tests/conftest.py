@@ -9,15 +9,20 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import capabilities, leaks
 from helpers import models as model_files
 from hypothesis import settings
 
+from trims import config
+from trims.client.control import Control
+from trims.errors import ManagerNotRunning
 from trims.linux import process
 
 leaks.adopt_orphans()
@@ -140,3 +145,65 @@ def real_models() -> Path:
     if capabilities.REAL_MODELS is None:
         pytest.skip("packaged models were not fetched")
     return capabilities.REAL_MODELS
+
+
+@dataclass
+class Manager:
+    """A manager process of a test, with an empty store. `kill` and `stop` may be called in any state, also twice."""
+
+    runtime: Runtime
+    pid: int
+    started: dict[str, Any]
+
+    def control(self) -> Control:
+        """A connection of its own to it; a context manager."""
+        return Control([str(self.runtime.socket)])
+
+    def request(self, t: str, **fields: Any) -> list[dict[str, Any]]:
+        with self.control() as control:
+            return control.request(t, **fields)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        leaks.kill({self.pid})
+
+    def stop(self, drain: bool = False) -> None:
+        """End it as `trims stop` does, and wait for its end. Fails the test when it does not end."""
+        with suppress(ManagerNotRunning):
+            self.request("stop", drain=drain)
+        if leaks.wait_ended({self.pid}, leaks.GRACE):
+            self.kill()
+            pytest.fail(f"the manager, pid {self.pid}, was told to stop and did not", pytrace=False)
+
+
+def start_manager(runtime: Runtime, **flags: str) -> Manager:
+    """Make the store of `runtime` when it is missing and start a manager on it; `flags` are keys with `_` for `.`."""
+    from trims.disk.store import create_store
+    from trims.manager import launch
+
+    create_store(str(runtime.store), if_missing=True)
+    texts = {"budget.host": "64MiB", "budget.spare": "0"} | {k.replace("_", ".", 1): v for k, v in flags.items()}
+    started = launch.start(config.load(flags=texts))
+    return Manager(runtime, int(started["pid"]), started)
+
+
+@pytest.fixture
+def manager(runtime: Runtime) -> Iterator[Manager]:
+    """A running manager with an empty store, a budget of 64 MiB and no spare memory. Stopped afterwards, if need be."""
+    manager = start_manager(runtime)
+    yield manager
+    manager.stop()
+
+
+@pytest.fixture
+def managers(runtime: Runtime) -> Iterator[Callable[..., Manager]]:
+    """Starts managers in `runtime`, one at a time, with other settings (`managers(budget_host="8MiB")`)."""
+    made: list[Manager] = []
+
+    def start(**flags: str) -> Manager:
+        made.append(start_manager(runtime, **flags))
+        return made[-1]
+
+    yield start
+    for manager in made:
+        manager.stop()

@@ -20,9 +20,26 @@ def test_every_code_is_one_class() -> None:
 def test_exit_codes_are_those_of_the_manual() -> None:
     table = {cls.code: cls.exit_code for cls in ALL}
     assert table == {
-        "failed": 1, "usage": 2, "not-permitted": 2, "not-running": 3, "unreachable": 4, "protocol": 4, "partial": 5,
-        "no-such-model": 10, "ambiguous": 10, "no-such-variant": 10, "locked": 11, "no-store": 12, "store-too-new": 13,
-        "damaged": 14, "no-space": 15, "bad-input": 16, "no-room": 20, "in-use": 21, "pinned": 22, "device-lost": 23,
+        "failed": 1,
+        "usage": 2,
+        "not-permitted": 2,
+        "not-running": 3,
+        "unreachable": 4,
+        "protocol": 4,
+        "partial": 5,
+        "no-such-model": 10,
+        "ambiguous": 10,
+        "no-such-variant": 10,
+        "locked": 11,
+        "no-store": 12,
+        "store-too-new": 13,
+        "damaged": 14,
+        "no-space": 15,
+        "bad-input": 16,
+        "no-room": 20,
+        "in-use": 21,
+        "pinned": 22,
+        "device-lost": 23,
         "timed-out": 124,
     }
 

@@ -84,3 +84,19 @@ def test_the_cnn_runs(models) -> None:
     assert np.isfinite(inline).all() and np.ptp(inline) > 0
     assert inline.tobytes() == external.tobytes()
     assert (models.directory / "external" / "cnn.bin").stat().st_size > 1024
+
+
+def test_a_manager_runs_and_can_be_asked(manager) -> None:
+    (status,) = manager.request("status")
+    assert status["pid"] == manager.pid and status["budgets"]["host"]["budget"] == 64 << 20
+    assert manager.runtime.living() == [manager.pid]
+
+
+def test_a_manager_can_be_killed_and_another_started(managers) -> None:
+    first = managers()
+    first.kill()
+    assert first.runtime.living() == []
+    second = managers(budget_host="8MiB")
+    assert second.pid != first.pid
+    second.stop()
+    assert second.runtime.living() == []
