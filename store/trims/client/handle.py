@@ -7,6 +7,7 @@ closing the model ends each lease as soon as the last user of it is gone, and ne
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import threading
@@ -45,10 +46,15 @@ def open(
     timeout: seconds to wait for a load, or for room; then what stood in the way is raised.
     store, socket: instead of the configured ones.
     """
-    text = ref if digest_prefix(ref) is not None else parse_ref(ref)
+    text = _canonical(ref)
     prefer = importlib.import_module(_ORT_KEY).variant_key() if "onnxruntime" in sys.modules else ""
     backend, attachment = choose(text, place, prefer, timeout, store, socket)
     return Model(text, backend, attachment)
+
+
+@functools.lru_cache(maxsize=1024)
+def _canonical(ref: str) -> str:
+    return ref if digest_prefix(ref) is not None else parse_ref(ref)
 
 
 class Files(Mapping[str, bytes]):

@@ -17,11 +17,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from trims.errors import Damaged
 from trims.linux.atomic import translate
-from trims.manifest import STORAGE, Manifest, RegionTable, parse_table
+from trims.manifest import STORAGE, Manifest, parse_table
 
 _CACHED_CONTENTS = 64
 
@@ -44,33 +45,62 @@ def dtype_of(name: str) -> np.dtype[Any]:
     return known
 
 
+class _Columns(msgspec.Struct):
+    """What a client needs of a region table. Other columns (the digests) are skipped, not parsed."""
+
+    names: list[str]
+    dtypes: list[str]
+    shapes: list[tuple[int, ...]]
+    offsets: list[int]
+    graph_at: tuple[int, int] | None
+    files_at: dict[str, tuple[int, int]]
+
+
+_decode_columns = msgspec.json.Decoder(_Columns).decode
+
+
 class Contents:
-    """What one region holds. `views` maps a tensor's name to its (shape, dtype, offset), in region order."""
+    """What one region holds.
 
-    __slots__ = ("_manifest", "_table", "files", "graph", "tensor_nbytes", "views")
+    views: a tensor's (shape, dtype, offset) by its name, in region order. graph, files: (offset, nbytes).
+    """
 
-    def __init__(self, table: RegionTable, manifest: Manifest | None = None) -> None:
-        self.views: dict[str, View] = {n: (tuple(s), dtype_of(d), at) for n, d, s, at in table.rows()}
-        self.graph = table.graph
-        self.files = table.files
-        self._table = table
+    __slots__ = ("_manifest", "files", "graph", "views")
+
+    def __init__(self, columns: _Columns, manifest: Callable[[], Manifest]) -> None:
+        dtypes = [dtype_of(name) for name in columns.dtypes]
+        self.views: dict[str, View] = dict(
+            zip(columns.names, zip(columns.shapes, dtypes, columns.offsets, strict=True), strict=True)
+        )
+        self.graph = columns.graph_at
+        self.files = columns.files_at
         self._manifest = manifest
 
     @property
     def manifest(self) -> Manifest:
         """What the model is. Made on demand: most clients never ask."""
-        if self._manifest is None:
-            self._manifest = self._table.manifest
-        return self._manifest
+        made = self._manifest()
+        self._manifest = lambda: made
+        return made
+
+    @classmethod
+    def of_table(cls, data: bytes) -> Contents:
+        """The contents that a region table tells. It comes from a sealed region, so it is trusted."""
+        return cls(_decode_columns(data), lambda: parse_table(data).manifest)
 
     @classmethod
     def of_manifest(cls, manifest: Manifest) -> Contents:
         """The contents of a span whose region table is not at hand: a container's."""
-        layout = manifest.layout
-        data = manifest.to_dict()
-        data["offsets"] = [layout.tensors[t.name] for t in manifest.tensors]
-        data["graph_at"], data["files_at"] = layout.graph, layout.files
-        return cls(RegionTable(data), manifest)
+        layout, tensors = manifest.layout, manifest.tensors
+        columns = _Columns(
+            [t.name for t in tensors],
+            [t.dtype for t in tensors],
+            [t.shape for t in tensors],
+            [layout.tensors[t.name] for t in tensors],
+            layout.graph,
+            layout.files,
+        )
+        return cls(columns, lambda: manifest)
 
 
 def contents(digest: str, variant: str, span_nbytes: int, make: Callable[[], Contents]) -> Contents:
@@ -139,7 +169,7 @@ class Region:
         if offset + nbytes > len(self.base):
             raise Damaged("a region is damaged", "its table lies outside of it", "restart the manager")
         self.contents = contents(
-            digest, variant, offset, lambda: Contents(parse_table(self.base.data[offset : offset + nbytes]))
+            digest, variant, offset, lambda: Contents.of_table(self.base[offset : offset + nbytes].tobytes())
         )
 
     def view(self, name: str) -> np.ndarray[Any, Any]:
@@ -152,7 +182,7 @@ class Region:
         array, over = np.ndarray, self.base if base is None else base
         return {name: array(shape, dtype, over, at) for name, (shape, dtype, at) in self.contents.views.items()}
 
-    def blob(self, at: list[int] | tuple[int, int]) -> bytes:
+    def blob(self, at: tuple[int, int]) -> bytes:
         """A copy of the bytes at (offset, nbytes): the graph, or a file."""
         offset, nbytes = at
         return self.base[offset : offset + nbytes].tobytes()
@@ -185,6 +215,4 @@ def _map(hold: Hold, offset: int, nbytes: int, private: bool) -> tuple[np.ndarra
     return np.frombuffer(mapped, np.uint8, nbytes, skip), weakref.ref(mapped)
 
 
-_EMPTY = Contents(
-    RegionTable({"names": [], "dtypes": [], "shapes": [], "offsets": [], "graph_at": None, "files_at": {}})
-)
+_EMPTY = Contents.of_manifest(Manifest(()))

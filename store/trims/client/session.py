@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import select
 import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -31,7 +31,9 @@ GRACE = 5.0
 """How much longer than a request's own timeout to wait: the manager answers by then, or it is wedged."""
 
 _CHUNK = 1 << 16
-_LONGEST = 3600.0  # seconds of one wait in the kernel: an endless timeout is many of them
+_LONGEST = 1.0  # seconds of one wait in the kernel; long waits are many of them, so that what could not be sent is
+_NOW = int(socket.MSG_NOSIGNAL) | int(socket.MSG_DONTWAIT)  # plain numbers: flags of an enum cost 5 us a call
+_TIMEVAL = struct.Struct("@ll")
 _JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID")
 
 
@@ -85,7 +87,8 @@ class Session:
         self._queue: deque[bytes] = deque()
         self._out = bytearray()
         self._sending = threading.Lock()
-        sock.setblocking(False)
+        self._patience = -1.0
+        sock.setblocking(True)  # one call waits and receives; sending never waits
         try:
             self.welcome = self._hello(hello_timeout)
         except BaseException:
@@ -191,14 +194,12 @@ class Session:
 
     def _receive(self, seconds: float) -> None:
         """Wait for something to arrive, at most so long, and hand it out. Only one thread at a time is here."""
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN | (select.POLLOUT if self._out else 0))
-        events = poll.poll(seconds * 1000 + 1)
-        if not events:
-            return
-        if events[0][1] & select.POLLOUT:
+        if self._out:
             self._flush(again=True)
         try:
+            if seconds != self._patience:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
+                self._patience = seconds
             data, fds = fdpass.receive(self._sock, _CHUNK)
             self._fds.extend(fds)
             if not data:
@@ -249,7 +250,7 @@ class Session:
                 while self._queue:
                     self._out += self._queue.popleft()
                 while self._out:
-                    del self._out[: self._sock.send(self._out, socket.MSG_NOSIGNAL)]
+                    del self._out[: self._sock.send(self._out, _NOW)]
             except BlockingIOError:
                 return  # the reader, or the next message, goes on
             except OSError as error:
@@ -259,3 +260,9 @@ class Session:
                     self._lose(os.strerror(error.errno or 0))
             finally:
                 self._sending.release()
+
+
+def _timeval(seconds: float) -> bytes:
+    """A struct timeval, rounded up: zero would mean for ever."""
+    microseconds = int(seconds * 1e6) + 1
+    return _TIMEVAL.pack(microseconds // 1_000_000, microseconds % 1_000_000)
