@@ -14,7 +14,7 @@ import time
 
 from trims.errors import LockTimeout, NotPermitted
 
-F_OFD_GETLK, F_OFD_SETLK = 36, 37  # <fcntl.h>, Linux 3.15; absent from the fcntl module before Python 3.13
+F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW = 36, 37, 38  # <fcntl.h>, Linux 3.15; absent from the fcntl module before Python 3.13
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, len, pid
 _POLL = 0.002  # seconds between tries while waiting: 5 ms and more starve under contention (measured)
 
@@ -82,6 +82,11 @@ def own(fd: int) -> bool:
             return False
         raise
     return True
+
+
+def wait_own(fd: int) -> None:
+    """Take the lock of `own`, waiting for its holder to end. Other threads run meanwhile."""
+    fcntl.fcntl(fd, F_OFD_SETLKW, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
 
 
 def is_owned(path: str) -> bool:

@@ -1,0 +1,132 @@
+"""One client's connection: what arrives is decoded, what is to go out waits its turn; no call here ever blocks.
+
+A client is sent one descriptor at a time: until the kernel says that it has taken what was sent, everything after it
+waits. So a client that does not read can hold one descriptor in flight, not the user's whole allowance of them.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import socket
+import termios
+from collections import deque
+from typing import TYPE_CHECKING
+
+from trims.wire.framing import Decoder
+
+if TYPE_CHECKING:
+    from trims.manager.variants import Errand
+    from trims.residency.events import Who
+    from trims.wire.messages import Message
+
+QUEUE_LIMIT = 4 << 20
+"""Bytes of answers that a client may leave unread before it is let go."""
+INBOX_LIMIT = 256
+"""Messages that may wait behind one that is being looked up; then no more is read."""
+_CHUNK = 1 << 16
+
+
+class Connection:
+    """`number` names it to the machine. `who` is None until it has said hello. `leases`: key of each it holds."""
+
+    __slots__ = (
+        "_decoder",
+        "_out",
+        "closed",
+        "closing",
+        "descriptor_since",
+        "errand",
+        "fd",
+        "inbox",
+        "leases",
+        "number",
+        "out_nbytes",
+        "parked",
+        "sock",
+        "stalled",
+        "uid",
+        "watching",
+        "who",
+    )
+
+    def __init__(self, number: int, sock: socket.socket, uid: int) -> None:
+        self.number, self.sock, self.fd, self.uid = number, sock, sock.fileno(), uid
+        self.who: Who | None = None
+        self.leases: dict[int, object] = {}
+        self.inbox: deque[Message] = deque()
+        self.parked = 0  # id of the request that is being looked up
+        self.errand: Errand | None = None
+        self.closing = self.closed = False
+        self.descriptor_since = 0.0  # when a descriptor was sent that may not have been taken yet
+        self.out_nbytes = 0
+        self.stalled = False  # what is to be sent waits for something that is not room in the socket
+        self.watching = 0  # what the loop's poll watches it for
+        self._decoder = Decoder("client")
+        self._out: deque[tuple[memoryview, int]] = deque()
+
+    def receive(self) -> list[Message] | None:
+        """What has arrived; None when the connection has ended. Raises ProtocolError."""
+        try:
+            data = self.sock.recv(_CHUNK)
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        return self._decoder.feed(data) if data else None
+
+    def queue(self, frame: bytes, fd: int = -1) -> None:
+        """Send this later; the descriptor, which stays the caller's, goes with its first byte."""
+        if not self.closing:
+            self._out.append((memoryview(frame), fd))
+            self.out_nbytes += len(frame)
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._out)
+
+    def undelivered(self) -> bool:
+        """Whether the client has yet to take the descriptor it was sent last."""
+        if not self.descriptor_since:
+            return False
+        left = array.array("i", [0])
+        fcntl.ioctl(self.sock, termios.TIOCOUTQ, left)
+        if left[0] > 1:  # while the kernel wakes us for the last byte it still counts one
+            return True
+        self.descriptor_since = 0.0
+        return False
+
+    def send(self, now: float) -> None:
+        """Send what can be sent now. Raises OSError when the connection has ended."""
+        self.stalled = False
+        while self._out:
+            if self.descriptor_since and self.undelivered():
+                self.stalled = True
+                return
+            view, fd = self._out[0]
+            try:
+                if fd < 0:
+                    sent = self.sock.send(view)
+                else:
+                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
+                    sent = self.sock.sendmsg([view], [rights])
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:
+                    raise
+                self.stalled = True  # too many descriptors of this user in flight: when some are taken, it goes on
+                return
+            if fd >= 0:
+                self.descriptor_since = now
+            self.out_nbytes -= sent
+            if sent == len(view):
+                self._out.popleft()
+            else:
+                self._out[0] = (view[sent:], -1)
+
+    def close(self) -> None:
+        self.closed = True
+        self._out.clear()
+        self.sock.close()

@@ -1,0 +1,249 @@
+"""The machine's effects, performed. What takes time goes to threads and comes back as an event.
+
+Regions belong to this object from the moment they are sealed until their Free has been done. The answer to an attach
+is encoded once a region; each attach only puts its own two numbers in front.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from trims.devices.base import Device
+from trims.errors import TrimsError
+from trims.manager.connection import Connection
+from trims.manager.loader import Filled, Form, LoadJob, load
+from trims.manager.publisher import Publisher
+from trims.manager.server import Server
+from trims.manager.workers import Mailbox, Pool
+from trims.residency import effects as fx
+from trims.residency import events as ev
+from trims.residency.events import Key
+from trims.residency.machine import Machine
+from trims.wire.framing import encode
+from trims.wire.header import pack
+from trims.wire.messages import Progress, Refused, Result
+
+LOADERS = 4
+PROGRESS = 0.1
+"""Seconds between two reports of one load."""
+_SPARE = "spare"
+
+
+class Executor:
+    """Performs effects; `feed` gives the machine an event and performs what it answers."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        devices: dict[str, Device],
+        forms: Callable[[Key], Form | None],
+        log: Callable[[str, str], None],
+        mailbox: Mailbox,
+    ) -> None:
+        self.machine, self.devices, self._forms, self._log = machine, devices, forms, log
+        self._mailbox = mailbox
+        self._loaders = Pool(mailbox, "load", LOADERS)
+        self._freers = Pool(mailbox, "free", 1)
+        self._regions: dict[Key, tuple[Filled, bytes]] = {}
+        self._loads: dict[Key, LoadJob] = {}
+        self._spare: dict[str, tuple[int, int]] = {}  # place: (wanted, kept)
+        self.server: Server
+        self.publisher: Publisher
+        self.journal_due = self.ending = False
+        self.load_failed: Callable[[Key], None] = lambda key: None
+        self._rules: dict[type, Callable[[Any], None]] = {
+            fx.Load: self._load,
+            fx.Cancel: self._cancel,
+            fx.Free: self._free,
+            fx.Grant: self._grant,
+            fx.Reply: self._reply,
+            fx.Refuse: self._refuse,
+            fx.ShrinkSpare: self._shrink_spare,
+            fx.Publish: self._publish,
+            fx.Journal: self._journal,
+            fx.Log: self._line,
+            fx.Exit: self._exit,
+        }
+
+    @property
+    def places(self) -> list[str]:
+        return list(self.devices)
+
+    def feed(self, event: ev.Event) -> None:
+        """Let the machine decide about `event`, and do it."""
+        rules = self._rules
+        for effect in self.machine.handle(event, time.monotonic()):
+            rules[type(effect)](effect)
+        self.publisher.touch()
+
+    def write(self, text: str, level: str = "info") -> None:
+        """One line for the log. In the loop only."""
+        self._log(text, level)
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have the loop make this call. From any thread."""
+        self._mailbox.post(call)
+
+    def progress(self, key: Key) -> int:
+        """Bytes in place of a load on its way."""
+        job = self._loads.get(key)
+        return job.done if job is not None else 0
+
+    def keep_spare(self, place: str, nbytes: int) -> None:
+        """Keep so many bytes of ready pages from now on, while nothing else needs them."""
+        self._spare[place] = (nbytes, 0)
+        self._set_spare(place, nbytes)
+
+    def close(self) -> None:
+        """Cancel every load, wait for the threads, give all memory up."""
+        for job in self._loads.values():
+            job.cancel()
+        self._loaders.close()
+        self._freers.close()
+        for device in self.devices.values():
+            device.close()
+
+    # ---- loads
+
+    def _load(self, effect: fx.Load) -> None:
+        form = self._forms(effect.key)
+        if form is None:
+            error = TrimsError(f"{effect.ref} cannot be loaded", "the store no longer describes it", "import it again")
+            self._mailbox.post(lambda: self.feed(ev.LoadFailed(effect.key, effect.load, error.to_dict())))
+            return
+        job = self._loads[effect.key] = LoadJob(effect.load, form)
+        device = self.devices[effect.key.place]
+        self._loaders.run(
+            lambda: load(device, job, lambda done: self._on_bytes(job, done)),
+            lambda outcome: self._loaded(job, outcome),
+        )
+
+    def _on_bytes(self, job: LoadJob, done: int) -> None:
+        """In a loading thread: tell the loop how far it is, now and then."""
+        job.done = done
+        now = time.monotonic()
+        if now >= job.told + PROGRESS:
+            job.told = now
+            self._mailbox.post(lambda: self._tell_progress(job))
+
+    def _tell_progress(self, job: LoadJob) -> None:
+        key = job.form.key
+        if self._loads.get(key) is not job:
+            return
+        self.publisher.changed(key)
+        for number, request in self.machine.waiters(key):
+            connection = self.server.connections.get(number)
+            if connection is not None:
+                self.server.send(connection, encode(Progress(request, job.done, job.form.nbytes)))
+
+    def _loaded(self, job: LoadJob, outcome: Filled | BaseException) -> None:
+        key = job.form.key
+        del self._loads[key]
+        if isinstance(outcome, Filled):
+            self._regions[key] = (outcome, _answer(key, outcome))
+            self.feed(ev.Loaded(key, job.number, outcome.region.nbytes))
+            return
+        self.load_failed(key)
+        if not isinstance(outcome, TrimsError):
+            self._log(f"loading {job.form.ref} failed: {outcome!r}", "warning")
+            outcome = TrimsError(f"loading {job.form.ref} failed", str(outcome), "see `trims logs`")
+        self.feed(ev.LoadFailed(key, job.number, outcome.to_dict()))
+
+    def _cancel(self, effect: fx.Cancel) -> None:
+        job = self._loads.get(effect.key)
+        if job is not None and job.number == effect.load:
+            job.cancel()
+
+    def _free(self, effect: fx.Free) -> None:
+        """Closing gives a gigabyte back page by page: a thread does it."""
+        filled = self._regions.pop(effect.key)[0]
+        self._freers.run(filled.region.close, lambda _: self._freed(effect.key))
+
+    def _freed(self, key: Key) -> None:
+        self.feed(ev.Freed(key))
+        wanted, kept = self._spare.get(key.place, (0, 0))
+        use = self.machine.use(key.place)
+        if kept < wanted <= use.budget - use.used and not self.machine.queue():
+            self._set_spare(key.place, wanted)
+
+    # ---- spare pages
+
+    def _shrink_spare(self, effect: fx.ShrinkSpare) -> None:
+        self._set_spare(effect.place, max(0, self._spare.get(effect.place, (0, 0))[1] - effect.nbytes))
+
+    def _set_spare(self, place: str, nbytes: int) -> None:
+        """More counts before it is there, less counts when it has gone."""
+        wanted, kept = self._spare.get(place, (0, 0))
+        self._spare[place] = (wanted, nbytes)
+        device = self.devices[place]
+        if nbytes > kept:
+            self._reserve_spare(place, nbytes)
+        self._freers.run(lambda: device.set_spare(nbytes), lambda _: self._reserve_spare(place, nbytes))
+
+    def _reserve_spare(self, place: str, nbytes: int) -> None:
+        if self._spare[place][1] == nbytes:
+            self.feed(ev.Reserved(place, _SPARE, nbytes, spare=True))
+
+    # ---- answers
+
+    def _grant(self, effect: fx.Grant) -> None:
+        connection = self.server.connections[effect.conn]
+        filled, tail = self._regions[effect.key]
+        connection.leases[effect.lease] = effect.key
+        if connection.who is not None:
+            self.publisher.leased(effect.lease, effect.key, connection.who)
+        head = b'{"t":"attached","id":%d,"lease":%d,' % (effect.request, effect.lease)
+        self.server.send(connection, pack(head + tail), filled.region.export())
+
+    def _reply(self, effect: fx.Reply) -> None:
+        connection = self.server.connections.get(effect.conn)
+        if connection is not None:
+            self.server.send(connection, encode(Result(effect.request, list(effect.items))))
+
+    def _refuse(self, effect: fx.Refuse) -> None:
+        connection = self.server.connections.get(effect.conn)
+        if connection is not None:
+            self.server.send(connection, refused(effect.request, effect.error))
+        elif not effect.conn:  # our own wish, of an earlier life or in somebody's absence
+            self._log(str(effect.error.get("message", "")), "warning")
+
+    # ---- the rest
+
+    def _publish(self, effect: fx.Publish) -> None:
+        self.publisher.changed(effect.key)
+
+    def _journal(self, _: fx.Journal) -> None:
+        self.journal_due = True
+
+    def _line(self, effect: fx.Log) -> None:
+        self._log(effect.text, effect.level)
+
+    def _exit(self, _: fx.Exit) -> None:
+        self.ending = True
+
+
+def refused(request: int, error: dict[str, Any]) -> bytes:
+    """The Refused frame of an error's dictionary."""
+    code, what, why, hint = (str(error.get(name, "")) for name in ("code", "what", "why", "hint"))
+    return encode(Refused(request, code, what, why, hint, dict(error.get("details") or {})))
+
+
+def refuse(server: Server, connection: Connection, request: int, error: TrimsError) -> None:
+    """Answer one request with an error."""
+    server.send(connection, refused(request, error.to_dict()))
+
+
+def _answer(key: Key, filled: Filled) -> bytes:
+    """What every Attached of this region has in common: the rest of the JSON object."""
+    fields = {
+        "digest": key.digest,
+        "variant": key.variant,
+        "place": key.place,
+        "map_nbytes": filled.region.nbytes,
+        "table": filled.table,
+    }
+    return msgspec.json.encode(fields)[1:]

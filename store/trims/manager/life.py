@@ -1,0 +1,258 @@
+"""The manager as one object: loop, machine, threads, index and journal, wired together; its beginning and its end.
+
+Begin: what a dead manager left is read, its index marked as over, a new index put in place; then the socket is served.
+End: no new connection, answers out, journal written, index closed, memory given up. The lock is the caller's, and goes
+with the process.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from socket import socket
+
+from trims.devices.base import Device
+from trims.disk.store import Store
+from trims.linux import process
+from trims.manager import journal, orphans
+from trims.manager.connection import Connection
+from trims.manager.executor import Executor
+from trims.manager.journal import Kept, Orphan
+from trims.manager.loader import Form
+from trims.manager.publisher import Publisher
+from trims.manager.requests import Requests
+from trims.manager.resolve import Named, Resolver
+from trims.manager.server import Server
+from trims.manager.variants import Variants
+from trims.manager.workers import Mailbox, Pool
+from trims.paths import RuntimePaths
+from trims.residency import events as ev
+from trims.residency.machine import Machine
+from trims.shmindex import reader
+from trims.shmindex.writer import IndexWriter, mark_closed
+from trims.version import __version__
+from trims.wire.framing import encode
+from trims.wire.messages import VERSION, Message, Welcome
+
+FAREWELL = 1.0
+"""Seconds for the last answers to be taken."""
+_OURSELVES = 0
+"""The connection number of the manager's own wishes."""
+
+
+class Manager:
+    """One life. `serve` is all of it; `found` says what earlier lives left."""
+
+    def __init__(
+        self,
+        paths: RuntimePaths,
+        store: Store,
+        machine: Machine,
+        devices: dict[str, Device],
+        listener: socket,
+        log: Callable[[str, str], None],
+        *,
+        policy: str,
+        cap: int,
+        spare: int = 0,
+        idle_exit: float = float("inf"),
+    ) -> None:
+        self._paths, self._store, self._log, self._policy = paths, store, log, policy
+        self.identity, self.since = secrets.token_hex(16), time.time()
+        self.machine, self._idle_exit = machine, idle_exit
+        self._mailbox = Mailbox()
+        self._lookups, self._builds = Pool(self._mailbox, "look", 2), Pool(self._mailbox, "build", 1)
+        self._saver = Pool(self._mailbox, "save", 1)
+        self._saving = False
+        resolver = self._resolver = Resolver(store, Variants(store.root))
+        self.executor = Executor(machine, devices, self._form, log, self._mailbox)
+        self.executor.load_failed = resolver.forget
+        self.server = self.executor.server = Server(listener, self, log, {0, os.geteuid()}, cap)
+        self.requests = Requests(self, self.executor, self.server, resolver, self._lookups, self._builds)
+        self.server.watch(self._mailbox.fd, lambda _: self._mailbox.deliver())
+        earlier = journal.read(paths.journal)
+        self._counters, self._wishes = earlier.counters, earlier.kept
+        dead = reader.read(paths.index)
+        mark_closed(paths.index)
+        left = orphans.find(dead, earlier.orphans)
+        self._index = self._new_index(list(devices))
+        self.executor.publisher = Publisher(machine, self._index, list(devices), self.executor.progress)
+        self.welcome = encode(Welcome(VERSION, __version__, os.getpid(), self.identity, store.root, store.id))
+        self.found = self._take_over(dead, left)
+        self._orphans = orphans.Watch(left, self.server.watch, self.server.unwatch, self._orphan_gone)
+        for place in devices:
+            self.executor.keep_spare(place, spare)
+        if idle_exit != float("inf"):
+            self.server.at(time.monotonic() + idle_exit, self._look_whether_idle)
+        self.rest(time.monotonic())
+
+    # ---- life
+
+    def serve(self) -> None:
+        """Serve until asked to end; then end."""
+        try:
+            self.server.serve()
+        finally:
+            self._end()
+
+    def stop(self) -> None:
+        """End after this turn, as `trims stop --now` does."""
+        self.executor.ending = True
+
+    def message(self, connection: Connection, message: Message) -> None:
+        self.requests.message(connection, message)
+
+    def closed(self, connection: Connection) -> None:
+        self.requests.closed(connection)
+
+    def rest(self, now: float) -> float | None:
+        """After each turn: what is due, the index, the journal."""
+        due = self.machine.next_deadline()
+        if due is not None and due <= now:
+            self.executor.feed(ev.Tick())
+            due = self.machine.next_deadline()
+        self.executor.publisher.flush(self._earlier_counters)
+        if self.executor.journal_due and not self._saving:
+            self._save()
+        if self.executor.ending:
+            self.server.stop()
+        return due
+
+    def status(self) -> dict[str, object]:
+        """The item of a Status."""
+        budgets: dict[str, object] = {}
+        for place in self.executor.places:
+            use = self.machine.use(place)
+            budgets[place] = {name: getattr(use, name) for name in use.__slots__}
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "identity": self.identity,
+            "store": self._store.root,
+            "socket": self._paths.socket,
+            "since": self.since,
+            "policy": self._policy,
+            "budgets": budgets,
+            "counters": {**self.machine.counters, **self._earlier_counters()},
+            "connections": len(self.server.connections),
+            "queue": self.machine.queue(),
+            "found": self.found,
+            "spare": {place: device.statistics().spare_nbytes for place, device in self.executor.devices.items()},
+        }
+
+    # ---- beginning
+
+    def _new_index(self, places: list[str]) -> IndexWriter:
+        pid = os.getpid()
+        return IndexWriter(
+            self._paths.index,
+            places,
+            identity=self.identity,
+            pid=pid,
+            started=process.start_time(pid),
+            uid=os.geteuid(),
+            since=self.since,
+            store=self._store.root,
+            socket=self._paths.socket,
+            version=__version__,
+        )
+
+    def _take_over(self, dead: reader.Snapshot | None, left: list[Orphan]) -> dict[str, object]:
+        """Reserve what is still held, and ask for what was pinned or warm. Returns what `status` says of it."""
+        who = ev.Who(os.getpid(), process.start_time(os.getpid()), os.geteuid(), os.getegid())
+        self.executor.feed(ev.Opened(_OURSELVES, who))
+        for orphan in left:
+            self.executor.feed(ev.Reserved(orphan.place, f"left by {orphan.name}", orphan.nbytes))
+            pids = ", ".join(str(pid) for pid, _ in orphan.holders)
+            self._log(f"{orphan.ref or 'a model'} of an earlier manager is still held by {pids}", "info")
+        for kept in self._wishes:
+            self._lookups.run(
+                lambda kept=kept: self._kept_form(kept), lambda form, kept=kept: self._restore(kept, form)
+            )
+        if dead is None and not self._wishes and not left:
+            return {}
+        return {
+            "previous_pid": dead.pid if dead is not None else None,
+            "pinned": len({(k.digest, k.variant, k.place) for k in self._wishes if k.owner}),
+            "warm": sum(not k.owner for k in self._wishes),
+            "orphans": [
+                {"ref": o.ref, "place": o.place, "nbytes": o.nbytes, "pids": [pid for pid, _ in o.holders]}
+                for o in left
+            ],
+        }
+
+    def _kept_form(self, kept: Kept) -> Form:
+        """In a thread: what a wish of the journal is about."""
+        named = Named(kept.ref, kept.digest, "", "", (0, 0, 0))
+        return self._resolver.form(named, kept.variant)
+
+    def _restore(self, kept: Kept, form: Form | BaseException) -> None:
+        if not isinstance(form, Form):
+            self._log(f"{kept.ref} is not taken up again: {form}", "warning")
+            return
+        expires = float("inf") if kept.expires is None else kept.expires - time.time() + time.monotonic()
+        if expires > time.monotonic():
+            what = (form.key, kept.ref, form.nbytes, kept.owner, kept.reason, expires)
+            self.executor.feed(ev.Restored(*what))
+
+    def _form(self, key: ev.Key) -> Form | None:
+        return self._resolver.known(key)
+
+    # ---- while it lives
+
+    def _earlier_counters(self) -> dict[str, int]:
+        counters = self.machine.counters
+        sums = {name: value + self._counters.get(name, 0) for name, value in counters.items()}
+        return {**sums, "connections": len(self.server.connections), "queue": self.machine.queue()}
+
+    def _orphan_gone(self, orphan: Orphan) -> None:
+        self._log(f"{orphan.ref or 'a model'} of an earlier manager is not held any more", "info")
+        self.executor.feed(ev.Reserved(orphan.place, f"left by {orphan.name}", 0))
+        self.executor.journal_due = True
+
+    def _state(self, pins_only: bool = False) -> journal.State:
+        return journal.take(self.machine, self._orphans.orphans.values(), self._counters, pins_only)
+
+    def _save(self) -> None:
+        state = self._state()
+        self.executor.journal_due, self._saving = False, True
+
+        def done(outcome: BaseException | None) -> None:
+            self._saving = False
+            if outcome is not None:
+                self._log(f"the journal cannot be written: {outcome}", "warning")
+
+        self._saver.run(lambda: journal.write(self._paths.journal, state), done)
+
+    def _look_whether_idle(self) -> None:
+        busy = any(True for _ in self.machine.leases()) or any(True for _ in self.machine.pins())
+        now = time.monotonic()
+        end = self.requests.last_activity + self._idle_exit
+        if not busy and not self.machine.queue() and end <= now:
+            self._log("the manager ends: nobody has used it for a while", "info")
+            self.stop()
+            return
+        self.server.at(max(end, now + self._idle_exit / 4) if busy else max(end, now), self._look_whether_idle)
+
+    # ---- the end
+
+    def _end(self) -> None:
+        asked = self.executor.ending
+        self.requests.close()
+        state = self._state(pins_only=asked)
+        held = any(True for _ in self.machine.leases())
+        self.server.finish(FAREWELL)
+        for pool in (self._saver, self._builds, self._lookups):
+            pool.close()
+        self._orphans.close()
+        self.executor.close()
+        try:
+            journal.write(self._paths.journal, state)
+        except OSError as error:
+            self._log(f"the journal cannot be written: {error}", "warning")
+        self._index.close()
+        if not held:
+            os.unlink(self._paths.index)  # otherwise the next life learns from it who still holds what
+        self._mailbox.close()

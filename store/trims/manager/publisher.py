@@ -1,0 +1,82 @@
+"""What the machine knows, into the index: rows that changed since the last turn, once each, before anybody is answered.
+
+The machine's clock is monotonic, the index speaks of time of day; a row is converted when it is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from trims.residency.events import Key, Who
+from trims.residency.machine import Machine
+from trims.shmindex.writer import IndexWriter
+
+_FOREVER = float("inf")
+
+
+class Publisher:
+    """Keeps `index` like `machine`. progress: bytes in place of a key that is being loaded."""
+
+    def __init__(self, machine: Machine, index: IndexWriter, places: list[str], progress: Callable[[Key], int]) -> None:
+        self._machine, self._index, self._places, self._progress = machine, index, places, progress
+        self._dirty: dict[Key, None] = {}
+        self._changed = True
+        self._lease_keys: dict[int, Key] = {}
+
+    def changed(self, key: Key) -> None:
+        """The row of this key, and what depends on it, is to be written."""
+        self._dirty[key] = None
+        self._changed = True
+
+    def touch(self) -> None:
+        """Something that has no row of its own changed: sums, counters."""
+        self._changed = True
+
+    def leased(self, lease: int, key: Key, who: Who) -> None:
+        """A lease was granted. Its residency's row is written first: the lease's row points at it."""
+        if self._dirty.pop(key, 0) is None:
+            self._put(key, time.time() - time.monotonic())
+        self._index.put_lease(lease, key, pid=who.pid, uid=who.uid, started=who.started, since=time.time(), job=who.job)
+
+    def released(self, lease: int) -> None:
+        self._index.drop_lease(lease)
+
+    def flush(self, extra: Callable[[], dict[str, int]]) -> None:
+        """Bring the index up to date; `extra` are counters beside the machine's own."""
+        if not self._changed:
+            return
+        self._changed = False
+        offset = time.time() - time.monotonic()
+        for key in self._dirty:
+            self._put(key, offset)
+        self._dirty.clear()
+        for place in self._places:
+            use = self._machine.use(place)
+            self._index.put_place(
+                place, use.budget, use.used, use.pinned, use.leased, use.idle, use.spare, use.reserved
+            )
+        self._index.put_meta({**self._machine.counters, **extra()})
+
+    def _put(self, key: Key, offset: float) -> None:
+        view = self._machine.residency(key)
+        if view is None:
+            self._index.drop_residency(key)
+            return
+        self._index.put_residency(
+            key,
+            digest=key.digest,
+            variant=key.variant,
+            place=key.place,
+            ref=view.ref,
+            state=view.state,
+            nbytes=view.nbytes,
+            done=self._progress(key) if view.state == "loading" else view.nbytes,
+            leases=view.leases,
+            pins=view.pins,
+            hits=view.hits,
+            load_seconds=view.load_seconds,
+            since=view.since + offset,
+            last_use=view.last_use + offset,
+            expires=view.expires + offset,
+        )

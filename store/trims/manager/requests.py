@@ -1,0 +1,234 @@
+"""What clients ask for, turned into events: names become keys, durations become times, the kernel says who asks.
+
+What is known from memory goes to the machine at once; the rest is looked up first (see parking).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from trims.errors import NoSuchModel, ProtocolError, UsageError
+from trims.linux import process
+from trims.manager.connection import Connection
+from trims.manager.executor import Executor
+from trims.manager.flavours import Flavours
+from trims.manager.loader import Form
+from trims.manager.parking import Lookup, Parking
+from trims.manager.resolve import Named, Resolver, is_digest
+from trims.manager.server import Server
+from trims.manager.workers import Pool
+from trims.residency import events as ev
+from trims.residency.loading import no_place
+from trims.wire import messages as wm
+from trims.wire.framing import encode
+
+FOREVER = float("inf")
+_ENDLESS = 1e17
+"""A duration of more seconds than this is for ever: JSON has no infinity, the protocol uses a big number."""
+
+
+class Host(Protocol):
+    """What this module needs to know of the whole manager."""
+
+    welcome: bytes
+
+    def status(self) -> dict[str, object]: ...
+
+
+class Requests:
+    """The service behind the loop, for messages."""
+
+    def __init__(
+        self, host: Host, executor: Executor, server: Server, resolver: Resolver, lookups: Pool, builds: Pool
+    ) -> None:
+        self._host, self._executor, self._server, self._resolver = host, executor, server, resolver
+        self._lookups, self._places = lookups, set(executor.places)
+        self._parking = Parking(executor, server)
+        self._flavours = Flavours(executor, server, resolver, self._parking, lookups, builds)
+        self._own_requests = 0
+        self.last_activity = time.monotonic()
+        self._rules: dict[type, Callable[[Connection, Any, float], None]] = {
+            wm.Attach: self._attach,
+            wm.Warm: self._warm,
+            wm.Pin: self._pin,
+            wm.Unpin: self._unpin,
+            wm.Evict: self._evict,
+            wm.WaitFor: self._wait,
+            wm.Forget: self._forget,
+            wm.Status: self._status,
+            wm.Stop: self._stop,
+        }
+
+    def message(self, connection: Connection, message: wm.Message) -> None:
+        """Handle one message. Raises ProtocolError when the client broke the protocol."""
+        now = self.last_activity = time.monotonic()
+        if isinstance(message, wm.Release):
+            self._release(connection, message)
+        elif isinstance(message, wm.Hello):
+            self._hello(connection, message)
+        elif connection.who is None:
+            raise ProtocolError("a client has to say hello first", f"it sent {type(message).__name__.lower()}")
+        elif not isinstance(message, wm.Request) or message.id <= 0:
+            raise ProtocolError("a request has to have an id above 0")
+        else:
+            rule = self._rules[type(message)]
+            self._parking.attempt(connection, message.id, lambda: rule(connection, message, now))
+
+    def closed(self, connection: Connection) -> None:
+        """The connection has ended, and with it its leases and what was looked up for it."""
+        if connection.errand is not None:
+            connection.errand.cancel()
+        if connection.who is not None:
+            for lease in connection.leases:
+                self._executor.publisher.released(lease)
+            connection.leases.clear()
+            self._executor.feed(ev.Closed(connection.number))
+
+    def close(self) -> None:
+        self._flavours.close()
+
+    # ---- answered at once, or not at all
+
+    def _hello(self, connection: Connection, m: wm.Hello) -> None:
+        if connection.who is not None:
+            raise ProtocolError("hello was said twice")
+        if m.version != wm.VERSION:
+            raise ProtocolError(
+                f"the client speaks version {m.version} of the protocol", f"this manager speaks {wm.VERSION}"
+            )
+        pid, uid, gid = process.peer(connection.sock)
+        connection.who = ev.Who(pid, process.start_time(pid), uid, gid, m.job[:64])
+        self._executor.feed(ev.Opened(connection.number, connection.who))
+        self._server.send(connection, self._host.welcome)
+
+    def _release(self, connection: Connection, m: wm.Release) -> None:
+        if connection.leases.pop(m.lease, None) is not None:  # what is not its own is nobody's business
+            self._executor.publisher.released(m.lease)
+            self._executor.feed(ev.Released(connection.number, m.lease))
+
+    def _status(self, connection: Connection, m: wm.Status, _now: float) -> None:
+        self._server.send(connection, encode(wm.Result(m.id, [self._host.status()])))
+
+    # ---- residence
+
+    def _attach(self, connection: Connection, m: wm.Attach, now: float) -> None:
+        self._check_place(m.place)
+        deadline = _time(now, m.timeout)
+
+        def ask(form: Form) -> None:
+            self._executor.feed(ev.AttachAsked(connection.number, m.id, deadline, form.key, form.ref, form.nbytes))
+
+        form = self._resolver.quick(m.ref, m.variant, m.prefer)
+        if form is not None:
+            ask(form)
+            return
+        lookup = Lookup(connection, m.id, lambda: self._resolver.slow(m.ref, m.variant, m.prefer), ask)
+        self._parking.park(lookup, self._lookups, deadline - now)
+
+    def _warm(self, connection: Connection, m: wm.Warm, now: float) -> None:
+        self._check_place(m.place)
+        deadline = _time(now, m.timeout)
+        ttl = None if m.ttl is None else _time(0.0, m.ttl)
+
+        def ask(form: Form, number: int = connection.number, request: int = m.id) -> None:
+            what = (number, request, deadline, form.key, form.ref, form.nbytes)
+            self._executor.feed(ev.WarmAsked(*what, ttl=ttl, wait=m.wait, evict=m.evict, dry_run=m.dry_run))
+
+        def behind(form: Form) -> None:
+            """The client had its answer: from here on it is our own wish."""
+            self._own_requests += 1
+            ask(form, 0, self._own_requests)
+
+        self._flavours.find(connection, m, deadline - now, ask, None if m.wait or m.dry_run else behind)
+
+    def _pin(self, connection: Connection, m: wm.Pin, now: float) -> None:
+        self._check_place(m.place)
+        deadline = _time(now, m.timeout)
+        expires = FOREVER if m.expires is None else _time(now, m.expires)
+        owner = m.owner or f"uid {connection.uid}"
+
+        def ask(form: Form) -> None:
+            what = (connection.number, m.id, deadline, form.key, form.ref, form.nbytes)
+            self._executor.feed(ev.PinAsked(*what, owner=owner, reason=m.reason, expires=expires))
+
+        self._flavours.find(connection, m, deadline - now, ask)
+
+    # ---- everything else about models
+
+    def _unpin(self, connection: Connection, m: wm.Unpin, now: float) -> None:
+        def ask(digest: str, ref: str) -> None:
+            self._executor.feed(ev.UnpinAsked(connection.number, m.id, FOREVER, digest, ref, m.owner))
+
+        self._named(connection, m.id, m.ref, FOREVER, ask)
+
+    def _evict(self, connection: Connection, m: wm.Evict, now: float) -> None:
+        self._check_place(m.place)
+        deadline = _time(now, m.timeout)
+
+        def ask(digest: str, ref: str) -> None:
+            what = (connection.number, m.id, deadline, m.place, digest, ref, m.idle, m.until_free)
+            self._executor.feed(ev.EvictAsked(*what, force=m.force, wait=m.wait, dry_run=m.dry_run))
+
+        self._named(connection, m.id, m.ref, deadline - now, ask)
+
+    def _wait(self, connection: Connection, m: wm.WaitFor, now: float) -> None:
+        self._check_place(m.place)
+        deadline = _time(now, m.timeout)
+        if m.condition == "ready":
+            item: dict[str, object] = {"condition": "ready", "ref": m.ref, "place": m.place, "held": True}
+            self._server.send(connection, encode(wm.Result(m.id, [item])))
+            return
+        if not m.ref and m.condition != "free":
+            raise UsageError(f"a wait for {m.condition} needs a model")
+
+        def ask(digest: str, ref: str) -> None:
+            what = (connection.number, m.id, deadline, m.condition, m.place, digest, ref, m.nbytes)
+            self._executor.feed(ev.WaitAsked(*what))
+
+        self._named(connection, m.id, m.ref, deadline - now, ask)
+
+    def _forget(self, connection: Connection, m: wm.Forget, now: float) -> None:
+        if not is_digest(m.digest):
+            raise UsageError(f"bad digest {m.digest!r}", "it takes 64 hexadecimal digits")
+        self._executor.feed(ev.ForgetAsked(connection.number, m.id, FOREVER, m.digest, m.force))
+
+    def _stop(self, connection: Connection, m: wm.Stop, now: float) -> None:
+        self._executor.feed(ev.StopAsked(connection.number, m.id, _time(now, m.timeout), drain=m.drain))
+
+    def _named(
+        self, connection: Connection, id: int, text: str, timeout: float, ask: Callable[[str, str], None]
+    ) -> None:
+        """Find what `text` names ("" for no model) among the store's refs, else among what is resident; then ask."""
+        if not text:
+            ask("", "")
+            return
+
+        def found(named: Named) -> None:
+            ask(named.digest, named.ref)
+
+        def failed(error: BaseException) -> bool:
+            if not isinstance(error, NoSuchModel):
+                return False
+            for view in self._executor.machine.residencies():  # it may have left the store, and still be here
+                if text in (view.ref, view.ref.removesuffix(":latest"), f"id:{view.key.digest}"):
+                    ask(view.key.digest, view.ref)
+                    return True
+            return False
+
+        named = self._resolver.quick_name(text)
+        if named is not None:
+            found(named)
+            return
+        lookup = Lookup(connection, id, lambda: self._resolver.slow_name(text), found, failed)
+        self._parking.park(lookup, self._lookups, timeout)
+
+    def _check_place(self, place: str) -> None:
+        if place not in self._places:
+            raise no_place(place)
+
+
+def _time(now: float, seconds: float) -> float:
+    """The time of the clock after a duration that a client named."""
+    return FOREVER if seconds >= _ENDLESS else now + max(0.0, seconds)

@@ -1,0 +1,210 @@
+"""From what a client names to what can be loaded: ref → digest → form, its bytes and its files.
+
+`quick` answers from memory, checked against the store by one stat of the ref's catalog file, and is what the loop
+calls; when it knows nothing (None), `slow` reads the catalog and the sidecar, in a thread. A digest's forms never
+change, so only the step from ref to digest is checked again.
+"""
+
+from __future__ import annotations
+
+import os
+
+from trims.disk.catalog import Catalog
+from trims.disk.sidecar import read_sidecar
+from trims.disk.store import Store
+from trims.errors import NoSuchModel, NoSuchVariant, TrimsError, UsageError
+from trims.linux import memfd
+from trims.manager.loader import Form
+from trims.manager.variants import Errand, Variants
+from trims.manifest import table_bytes
+from trims.places import HOST
+from trims.residency.events import Key
+
+RAW = "raw"
+_HEX = frozenset("0123456789abcdef")
+_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
+_MOST = 20_000
+"""Names remembered; with more than that, all are forgotten and looked up again."""
+
+
+class Named:
+    """What a ref named when its catalog file was `stamp`."""
+
+    __slots__ = ("digest", "format", "path", "ref", "stamp")
+
+    def __init__(self, ref: str, digest: str, format: str, path: str, stamp: tuple[int, int, int]) -> None:
+        self.ref, self.digest, self.format, self.path, self.stamp = ref, digest, format, path, stamp
+
+
+class NeedsBuilding(Exception):
+    """The form is an ONNX Runtime variant that the store does not have yet. optional: raw would do as well."""
+
+    def __init__(self, named: Named, optional: bool) -> None:
+        super().__init__(named.ref)
+        self.named, self.optional = named, optional
+
+
+class Resolver:
+    """The store's names, as the manager sees them."""
+
+    def __init__(self, store: Store, variants: Variants, place: str = HOST) -> None:
+        self._store, self._variants, self._place = store, variants, place
+        self._catalog = Catalog(store.paths)
+        self._named: dict[str, Named] = {}
+        self._forms: dict[tuple[str, str], Form] = {}
+        self._refs: dict[str, str] = {}
+
+    # ---- in the loop
+
+    def quick_name(self, text: str) -> Named | None:
+        """What `text` names, if that is known and still so."""
+        named = self._named.get(text)
+        if named is None:
+            return None
+        if named.path:
+            try:
+                now = os.stat(named.path)
+            except OSError:
+                now = None
+            if now is None or (now.st_mtime_ns, now.st_ino, now.st_size) != named.stamp:
+                self._named.pop(text, None)
+                return None
+        return named
+
+    def quick(self, text: str, variant: str, prefer: str = "") -> Form | None:
+        """The form an attach names, if that takes no reading."""
+        named = self.quick_name(text)
+        if named is None:
+            return None
+        if variant == "auto":
+            if prefer:
+                form = self._forms.get((named.digest, prefer))
+                if form is not None or not is_key(prefer) or self._has(named.digest, prefer):
+                    return form
+            variant = RAW
+        return self._forms.get((named.digest, variant))
+
+    def quick_flavour(self, text: str, flavour: str) -> Form | None:
+        """The form a warm names, if that takes no reading."""
+        named = self.quick_name(text)
+        if named is None:
+            return None
+        if flavour in (RAW, "torch") or (flavour == "auto" and named.format != "onnx"):
+            return self._forms.get((named.digest, RAW))
+        return self._forms.get((named.digest, self._variants.key)) if self._variants.key else None
+
+    def known(self, key: Key) -> Form | None:
+        """The form of a key that was resolved before."""
+        return self._forms.get((key.digest, key.variant))
+
+    def name_of(self, digest: str) -> str:
+        """A ref of the digest that was asked for before, or the digest itself."""
+        return self._refs.get(digest, f"id:{digest}")
+
+    def forget(self, key: Key) -> None:
+        """A load of this form failed: look at the store again before the next."""
+        self._forms.pop((key.digest, key.variant), None)
+
+    # ---- in a thread
+
+    def slow_name(self, text: str) -> Named:
+        """What `text` names. Raises NoSuchModel, AmbiguousModel, UsageError, Damaged."""
+        if len(self._named) > _MOST or len(self._forms) > _MOST:
+            self._named.clear()
+            self._forms.clear()
+            self._refs.clear()
+        if is_digest(text[3:]) and text.startswith("id:"):
+            named = self._by_digest(text[3:])
+        else:
+            entry = self._catalog.resolve(text)
+            path = self._store.paths.entry(entry.ref)
+            stamp = _stamp(path)
+            entry = self._catalog.get(entry.ref)  # after the stamp: what changes in between is then noticed
+            named = Named(entry.ref, entry.digest, entry.origin_format, path, stamp)
+            self._refs[entry.digest] = entry.ref
+            if text.startswith("id:"):
+                return named  # a prefix may become ambiguous: never remembered
+        self._named[text] = named
+        return named
+
+    def _by_digest(self, digest: str) -> Named:
+        """A model by its whole digest: it needs no ref, as long as its container is there."""
+        origin = read_sidecar(self._store.paths.sidecar(digest)).origin
+        return Named(self.name_of(digest), digest, str(origin.get("format", "")), "", (0, 0, 0))
+
+    def slow(self, text: str, variant: str, prefer: str = "") -> Form:
+        """The form an attach names. Raises what is wrong with it."""
+        named = self.quick_name(text) or self.slow_name(text)
+        if variant == "auto":
+            usable = prefer and is_key(prefer) and self._has(named.digest, prefer)
+            variant = prefer if usable else RAW
+        return self.form(named, variant)
+
+    def slow_flavour(self, text: str, flavour: str) -> Form:
+        """The form a warm names. Raises NeedsBuilding when it has to be made first."""
+        if flavour not in (RAW, "torch", "onnxruntime", "auto"):
+            raise UsageError(f"no flavour {flavour!r}", "", "flavours are auto, raw, onnxruntime and torch")
+        named = self.quick_name(text) or self.slow_name(text)
+        if flavour in (RAW, "torch") or (flavour == "auto" and named.format != "onnx"):
+            return self.form(named, RAW)
+        try:
+            key = self._variants.find_key()
+        except TrimsError:
+            if flavour == "auto":
+                return self.form(named, RAW)
+            raise
+        if not self._has(named.digest, key):
+            raise NeedsBuilding(named, flavour == "auto")
+        return self.form(named, key)
+
+    def build(self, needed: NeedsBuilding, errand: Errand) -> Form:
+        """The second step of `slow_flavour`. Raises NoSuchVariant and whatever else the child reported."""
+        digest, key = needed.named.digest, self._variants.key
+        if not self._has(digest, key):  # it may have been built while we stood in line
+            key = self._variants.build(digest, errand)
+        return self.form(needed.named, key)
+
+    def form(self, named: Named, variant: str) -> Form:
+        """One form of a model, read from its sidecar. Raises NoSuchModel, NoSuchVariant, Damaged."""
+        known = self._forms.get((named.digest, variant))
+        if known is not None:
+            return known
+        paths, digest = self._store.paths, named.digest
+        if variant == RAW:
+            container, path = paths.container(digest), paths.sidecar(digest)
+        elif is_key(variant):
+            container, path = paths.variant(digest, variant), paths.variant_sidecar(digest, variant)
+        else:
+            raise UsageError(f"bad variant {variant!r}", "", "it is raw, auto or a key of letters, digits and ._+-")
+        try:
+            sidecar = read_sidecar(path)
+        except NoSuchModel:
+            if variant == RAW:
+                raise
+            raise NoSuchVariant(
+                f"{named.ref} has no variant {variant}", "", f"build it: trims warm --for onnxruntime {named.ref}"
+            ) from None
+        nbytes = memfd.pages(sidecar.span_nbytes + len(table_bytes(sidecar.manifest)))
+        form = Form(Key(digest, variant, self._place), named.ref, nbytes, container, path)
+        self._forms[digest, variant] = form
+        return form
+
+    def _has(self, digest: str, key: str) -> bool:
+        return (digest, key) in self._forms or os.path.exists(self._store.paths.variant_sidecar(digest, key))
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` may be the key of a variant: it becomes a file name."""
+    return 0 < len(text) <= 100 and set(text) <= _KEY and text[0] not in ".-" and text != RAW
+
+
+def is_digest(text: str) -> bool:
+    return len(text) == 64 and set(text) <= _HEX
+
+
+def _stamp(path: str) -> tuple[int, int, int]:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return (0, 0, 0)
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size

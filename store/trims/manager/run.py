@@ -1,0 +1,178 @@
+"""The process that `trims start` starts: from a configuration to a serving manager, and out again.
+
+`python -m trims.manager [--ready-fd N]`: it tells on that descriptor, as one JSON object, that it is ready or why not.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from trims import units
+from trims.config import Config
+from trims.config import load as load_config
+from trims.devices.host import HostDevice
+from trims.disk.store import open_store
+from trims.errors import TrimsError, UsageError
+from trims.linux import memfd, process
+from trims.manager import runtime, systemd
+from trims.manager.life import Manager
+from trims.manager.logfile import Log
+from trims.paths import RuntimePaths
+from trims.places import HOST
+from trims.residency.machine import Machine
+from trims.residency.policies import POLICIES
+from trims.shmindex import reader
+
+SPARE = 256 << 20
+"""Most bytes of ready pages when the configuration says auto; never more than an eighth of the budget."""
+CONNECTIONS = 4096
+
+Ready = Callable[[dict[str, Any]], None]
+
+
+def run(config: Config, detached: bool, ready: Ready) -> int:
+    """Be the manager of this configuration until it ends. ready: called once it serves. Raises TrimsError before."""
+    paths = RuntimePaths(config.own_socket)
+    runtime.prepare(paths)
+    with ExitStack() as stack:
+        log = Log(paths.log if detached else None, config["manager.log"])
+        stack.callback(log.close)
+        lock = runtime.own(paths)
+        stack.callback(os.close, lock)
+        log.adopt()
+        manager = _manager(config, paths, log, stack)
+        _on_signals(manager, stack)
+        log.write(f"the manager is ready: {_describe(manager)}")
+        ready(describe(manager, paths))
+        systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
+        manager.serve()
+        systemd.notify("STOPPING=1")
+        log.write("the manager has ended")
+    return 0
+
+
+def _manager(config: Config, paths: RuntimePaths, log: Log, stack: ExitStack) -> Manager:
+    store = open_store(config.store)
+    budgets = {HOST: units.parse_size(config.text("budget.host"), process.memory_limit())}
+    spare = _spare(config, budgets[HOST])
+    policy = config["residency.policy"]
+    if policy not in POLICIES:
+        raise UsageError(f"no policy {policy!r}", "", f"policies are {', '.join(POLICIES)}")
+    cap = {place: units.parse_size(config.text("budget.pin_cap"), budget) for place, budget in budgets.items()}
+    machine = Machine(budgets, POLICIES[policy](), config["residency.ttl"], cap)
+    memfd.make_undumpable()
+    _raise_limits()
+    _warn_of_neighbours(config, paths, log)
+    listener = systemd.listener()
+    if listener is None:
+        listener = runtime.listen(paths)
+        stack.callback(_unlink, paths.socket)
+    return Manager(
+        paths,
+        store,
+        machine,
+        {HOST: HostDevice()},
+        listener,
+        log.write,
+        policy=policy,
+        cap=_connections(),
+        spare=spare,
+        idle_exit=config["manager.idle_exit"],
+    )
+
+
+def _spare(config: Config, budget: int) -> int:
+    text = config.text("budget.spare")
+    return min(SPARE, budget // 8) if text == "auto" else min(units.parse_size(text, budget), budget)
+
+
+def _raise_limits() -> None:
+    """As many descriptors as we may have: one a connection and one a region."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _connections() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, min(CONNECTIONS, soft // 2))
+
+
+def _warn_of_neighbours(config: Config, paths: RuntimePaths, log: Log) -> None:
+    """Budgets of several managers add up, and nobody divides the memory between them yet."""
+    for candidate in config.sockets:
+        other = RuntimePaths(candidate)
+        if other.index != paths.index:
+            snapshot = reader.read(other.index)
+            if snapshot is not None and snapshot.alive:
+                total = units.format_size(sum(place.budget for place in snapshot.places))
+                log.write(f"the manager with pid {snapshot.pid} has a budget of {total} of the same memory", "warning")
+
+
+def _on_signals(manager: Manager, stack: ExitStack) -> None:
+    """SIGTERM and SIGINT end it now: clients keep what they have mapped. The loop is woken through a pipe."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def woken(_: int) -> None:
+        if set(os.read(read, 64)) & {signal.SIGTERM, signal.SIGINT}:
+            manager.stop()
+
+    manager.server.watch(read, woken)
+    stack.callback(os.close, read)
+    stack.callback(os.close, write)
+    stack.callback(signal.set_wakeup_fd, -1)
+
+
+def describe(manager: Manager, paths: RuntimePaths) -> dict[str, Any]:
+    """What `trims start` says."""
+    status = manager.status()
+    return {
+        "pid": os.getpid(),
+        "socket": paths.socket,
+        "budgets": status["budgets"],
+        "already": False,
+        "found": status["found"],
+    }
+
+
+def _describe(manager: Manager) -> str:
+    uses = {place: manager.machine.use(place).budget for place in manager.executor.places}
+    budgets = ", ".join(f"{place} {units.format_size(budget)}" for place, budget in uses.items())
+    return f"pid {os.getpid()}, budget {budgets}"
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m trims.manager`: detached when it has somebody to tell that it is ready."""
+    import msgspec
+
+    told = int(arguments[arguments.index("--ready-fd") + 1]) if "--ready-fd" in arguments else -1
+
+    def tell(answer: dict[str, Any]) -> None:
+        if told >= 0:
+            os.write(told, msgspec.json.encode(answer))
+            os.close(told)
+
+    try:
+        return run(load_config(), told >= 0, lambda answer: tell({"ready": answer}))
+    except TrimsError as error:
+        if told >= 0:
+            tell({"error": error.to_dict()})
+        else:
+            print(f"trims: {error}", file=sys.stderr)
+        return error.exit_code

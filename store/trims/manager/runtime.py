@@ -1,0 +1,89 @@
+"""The runtime directory: ours alone, one living manager in it, its lock before its socket.
+
+The lock is taken before anything is touched and ends with the process, however that ends; only its holder may remove
+a socket that a dead manager left.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+
+from trims.errors import ManagerUnreachable, NotPermitted, UsageError
+from trims.linux import atomic, flock
+from trims.paths import RuntimePaths
+
+MAX_SOCKET = 107
+"""The longest path of a Unix socket (sun_path without its last byte)."""
+PATIENCE = 10.0
+"""Seconds to wait for the lock: a manager that is just ending gives it up in far less."""
+
+
+def prepare(paths: RuntimePaths) -> None:
+    """Make the directory, or see that it is fit: a directory, ours, closed to others. Raises NotPermitted."""
+    if len(os.fsencode(paths.socket)) > MAX_SOCKET:
+        raise UsageError(
+            f"the path of the socket is longer than {MAX_SOCKET} bytes", paths.socket, "name another with --socket"
+        )
+    try:
+        if not os.path.isdir(paths.directory):
+            atomic.make_directory(os.path.dirname(paths.directory))
+            os.mkdir(paths.directory, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise atomic.translate(error, f"making {paths.directory}") from None
+    found = os.lstat(paths.directory)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise NotPermitted(
+            f"{paths.directory} cannot hold a manager's socket",
+            "it has to be a directory of your own that others cannot enter",
+            f"chmod 700 {paths.directory}, or name another socket with --socket",
+        )
+
+
+def own(paths: RuntimePaths, patience: float = PATIENCE) -> int:
+    """The descriptor of the lock, taken; keep it open. Raises ManagerUnreachable when another manager keeps it."""
+    try:
+        fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise atomic.translate(error, f"opening {paths.lock}") from None
+    if flock.own(fd):
+        return fd
+    taken = threading.Event()
+
+    def wait() -> None:
+        flock.wait_own(fd)
+        taken.set()
+
+    threading.Thread(target=wait, name="trims-lock", daemon=True).start()
+    if taken.wait(patience):
+        return fd
+    raise ManagerUnreachable(
+        "another manager runs in this directory", f"it holds {paths.lock}", "stop it: `trims stop`, or kill it"
+    )
+
+
+def listen(paths: RuntimePaths) -> socket.socket:
+    """A listening socket at its path, mode 0600. The caller holds the lock. Raises NotPermitted."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        if os.path.lexists(paths.socket):
+            if not stat.S_ISSOCK(os.lstat(paths.socket).st_mode):
+                raise NotPermitted(f"{paths.socket} is no socket", "something else has its name", "remove it")
+            os.unlink(paths.socket)
+        umask = os.umask(0o177)
+        try:
+            sock.bind(paths.socket)
+        finally:
+            os.umask(umask)
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise atomic.translate(error, f"listening at {paths.socket}") from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
