@@ -1,7 +1,13 @@
-"""The first reading of a source: what the model is. Its digests tell which tensors are tied, and so the layout."""
+"""The first reading of a source: what the model is. Its digests tell which tensors are tied, and so the layout.
+
+Tensors are hashed in threads of our own, one thread each. BLAKE3's own threads would divide a single tensor too, but
+they do not survive a fork: a child that hashes would wait for them for ever.
+"""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -9,7 +15,7 @@ from blake3 import blake3
 
 from trims.disk import codec
 from trims.disk.parts import parts
-from trims.disk.span import Segment, as_bytes
+from trims.disk.span import Segment, as_bytes, in_order
 from trims.errors import BadInput
 from trims.manifest import BlobSpec, Manifest, TensorSpec, check_tensor
 
@@ -17,7 +23,6 @@ if TYPE_CHECKING:
     from trims.disk.importers.base import Source
 
 _STEP = 64 << 20  # bytes hashed between two words of progress
-_PARALLEL = 1 << 20  # below, BLAKE3 in one thread is done before a second has started
 
 Progress = Callable[[int, int], None]
 
@@ -27,12 +32,14 @@ class Meter:
 
     def __init__(self, total: int, report: Progress | None) -> None:
         self.total, self._report, self._done = total, report, 0
+        self._lock = threading.Lock()
 
     def add(self, nbytes: int) -> None:
-        """So many bytes more have been examined, or written."""
-        self._done += nbytes
-        if self._report:
-            self._report(min(self._done // 2, self.total), self.total)
+        """So many bytes more have been examined, or written. Any thread may say so."""
+        with self._lock:
+            self._done += nbytes
+            if self._report:
+                self._report(min(self._done // 2, self.total), self.total)
 
     def finish(self) -> None:
         """All is done, whatever the padding and the ties made of the count."""
@@ -48,9 +55,14 @@ class Examined:
         sizes = [check(t.name, t.dtype, tuple(t.shape)) for t in source.tensors]
         self.nbytes = sum(sizes) + sum(map(len, source.files.values()))
         self.meter = Meter(self.nbytes, progress)
+        for name in source.files:
+            if not _is_unicode(name):
+                raise BadInput(f"file {name!r} cannot be stored", "its name is no valid Unicode")
+        views = (as_bytes(t.read(), nbytes, t.name) for t, nbytes in zip(source.tensors, sizes, strict=True))
+        digests = in_order(self._digest, views, threads())
         specs = tuple(
-            TensorSpec(t.name, t.dtype, tuple(t.shape), self._digest(as_bytes(t.read(), nbytes, t.name)))
-            for t, nbytes in zip(source.tensors, sizes, strict=True)
+            TensorSpec(t.name, t.dtype, tuple(t.shape), digest)
+            for t, digest in zip(source.tensors, digests, strict=True)
         )
         if len({spec.name for spec in specs}) != len(specs):
             raise BadInput("the model cannot be stored", "two of its tensors have the same name")
@@ -83,7 +95,7 @@ class Examined:
         return lambda: memoryview(data or b"")
 
     def _digest(self, data: memoryview) -> str:
-        hasher = blake3(max_threads=blake3.AUTO if len(data) >= _PARALLEL else 1)
+        hasher = blake3()
         for start in range(0, len(data), _STEP):
             step = data[start : start + _STEP]
             hasher.update(step)
@@ -91,11 +103,22 @@ class Examined:
         return str(hasher.hexdigest())
 
 
+def threads() -> int:
+    """How many threads hash: one a core, and no more than a disk can feed."""
+    return min(8, len(os.sched_getaffinity(0)))
+
+
 def check(name: str, dtype: str, shape: tuple[int, ...]) -> int:
     """Bytes of a tensor that can be stored. Raises BadInput."""
     check_tensor(name, dtype, shape)
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise BadInput(f"tensor {name!r} cannot be stored", "its name is no valid Unicode") from None
+    if not _is_unicode(name):
+        raise BadInput(f"tensor {name!r} cannot be stored", "its name is no valid Unicode")
     return TensorSpec(name, dtype, shape, "").nbytes
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

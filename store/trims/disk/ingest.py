@@ -1,9 +1,10 @@
 """Import: from a source into the store, visible whole or not at all.
 
-The source is read twice: to learn what the model is (disk.examine), and to write it. Then, in this order: the container
-is flushed and renamed into place, its sidecar, its ref. Each is one durable rename; before the last nothing names the
-model. The store lock is held shared from the first look to the last rename, so the collector never takes what is about
-to be named; a lock of the digest makes two importers of the same content publish one container, not half of each.
+The source is read twice: to learn what the model is (disk.examine), and to write it; what was written is read back and
+must be what was examined, since a file can change in between. Then, in this order: the container is renamed into place,
+its sidecar, its ref. Each is one durable rename; before the last nothing names the model. The store lock is held shared
+from the first look to the last rename, so the collector never takes what is about to be named; a lock of the digest
+makes two importers of the same content publish one container, not half of each.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from trims import units
 from trims.disk.catalog import Catalog, Entry
 from trims.disk.container import write_container
-from trims.disk.examine import Examined, Progress
+from trims.disk.examine import Examined, Progress, threads
 from trims.disk.parts import parts
 from trims.disk.sidecar import PIECE, Sidecar, read_sidecar
 from trims.disk.store import CODECS, Store
-from trims.disk.verify import check_container
-from trims.errors import Damaged, NoSpace, NoSuchModel, StoreTooNew, UsageError
+from trims.disk.verify import check_container, unlike_manifest
+from trims.errors import BadInput, Damaged, NoSpace, NoSuchModel, StoreTooNew, UsageError
 from trims.linux import atomic, flock, step
 from trims.refs import parse_ref
 
@@ -173,6 +174,9 @@ def _write(path: str, model: Examined, codec: str, origin: dict[str, Any]) -> Si
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         sidecar = write_container(fd, model.manifest, model.segments, codec, origin, time.time(), model.meter.add)
+        changed = unlike_manifest(path, sidecar, threads())
+        if changed:
+            raise BadInput(f"{changed[0]} changed while it was imported", "the file was written to", "import it again")
         os.fchmod(fd, 0o444)
         os.fsync(fd)  # here, and not under the lock of the digest: it takes as long as the disk does
         return sidecar

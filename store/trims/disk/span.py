@@ -23,6 +23,7 @@ THREADS = 2
 _IOV_MAX = 1024  # <limits.h>
 _ZEROS = memoryview(bytes(4096))
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 Views = list[memoryview]
 Progress = Callable[[int], None]
@@ -110,7 +111,7 @@ def write_raw(fd: int, at: int, segments: Iterable[Segment], nbytes: int, progre
         return hasher.hexdigest(), piece.nbytes
 
     digests = []
-    for digest, done in _in_order(work, pieces(segments, nbytes)):
+    for digest, done in in_order(work, pieces(segments, nbytes)):
         digests.append(digest)
         if progress:
             progress(done)
@@ -127,7 +128,7 @@ def write_frames(
         return xxh3_128_hexdigest(raw), *codec.compress(raw, piece.width), len(raw)
 
     digests, frames = [], []
-    for digest, kind, data, done in _in_order(work, pieces(segments, nbytes)):
+    for digest, kind, data, done in in_order(work, pieces(segments, nbytes)):
         atomic.write_all(fd, data, at)
         digests.append(digest)
         frames.append(Frame(at, len(data), kind, xxh3_128_hexdigest(data)))
@@ -137,14 +138,14 @@ def write_frames(
     return digests, frames
 
 
-def _in_order(work: Callable[[Piece], _T], source: Iterator[Piece]) -> Iterator[_T]:
-    """`work` of every piece, in threads, results in order; never more than two pieces a thread in flight."""
-    with ThreadPoolExecutor(THREADS, "trims-write") as pool:
-        pending: deque[Future[_T]] = deque()
+def in_order(work: Callable[[_T], _R], items: Iterable[_T], threads: int = THREADS) -> Iterator[_R]:
+    """`work` of every item, in threads; results in order. Items are taken in the caller's thread, never many ahead."""
+    with ThreadPoolExecutor(threads, "trims-disk") as pool:
+        pending: deque[Future[_R]] = deque()
         try:
-            for piece in source:
-                pending.append(pool.submit(work, piece))
-                if len(pending) >= 2 * THREADS:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) >= 2 * threads:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -12,12 +12,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from blake3 import blake3
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from trims.disk.catalog import Catalog, Entry, parse_entry
-from trims.disk.parts import CONTAINER
+from trims.disk.parts import CONTAINER, Part, parts
 from trims.disk.reader import SpanFile
 from trims.disk.sidecar import Sidecar, read_sidecar
+from trims.disk.span import in_order
 from trims.disk.store import Store
 from trims.errors import Damaged, NoSuchModel, StoreTooNew, one_line
 from trims.paths import unescape
@@ -120,6 +122,23 @@ def check_container(
     except (Damaged, NoSuchModel) as error:
         return [Finding(model, CONTAINER, str(error))]
     return [Finding(model, part, f"{path} is not as it was written") for part in dict.fromkeys(bad)]
+
+
+def unlike_manifest(path: str, sidecar: Sidecar, threads: int) -> list[str]:
+    """The names of parts whose bytes in the container do not have the digests of the manifest."""
+    held = parts(sidecar.manifest)
+    with SpanFile(path, sidecar, direct=False) as file:
+        if sidecar.frames is not None or not sidecar.span_nbytes:
+            same = in_order(file.is_whole, held, threads)
+            return [part.name for part, whole in zip(held, same, strict=True) if not whole]
+        with mmap.mmap(file.fd, 0, prot=mmap.PROT_READ) as memory, memoryview(memory) as view:
+            digests = in_order(lambda part: _digest(view, sidecar.span_offset, part), held, threads)
+            return [part.name for part, digest in zip(held, digests, strict=True) if digest != part.digest]
+
+
+def _digest(view: memoryview, start: int, part: Part) -> str:
+    with view[start + part.offset :] as rest, rest[: part.nbytes] as data:
+        return str(blake3(data).hexdigest())
 
 
 def _rest(file: SpanFile) -> str:
