@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from helpers import sources, stores
 
-from trims.disk import snapshot
+from trims import manifest
+from trims.disk import catalog, container, sidecar, snapshot
+from trims.disk import store as store_format
 from trims.disk.catalog import Catalog
 from trims.disk.reader import read_blob
 from trims.disk.sidecar import read_sidecar
@@ -53,23 +55,20 @@ def test_it_is_sound_and_lists_as_it_did(store):
 
 @pytest.mark.parametrize(("digest", "seed"), [(RAW, 7), (SMALL, 8)])
 def test_its_regions_hold_what_was_imported(store, digest, seed):
-    region, manifest, source = (
-        stores.region(store, digest),
-        stores.sidecar_of(store, digest).manifest,
-        sources.sample(seed),
-    )
+    region, source = stores.region(store, digest), sources.sample(seed)
+    offsets = stores.sidecar_of(store, digest).manifest.layout.tensors
     for made in source.tensors:
-        start = manifest.layout.tensors[made.name]
+        start = offsets[made.name]
         assert region[start : start + len(made.read())] == bytes(made.read())
     path = store.paths.container(digest)
-    assert read_blob(path, stores.sidecar_of(store, digest), "graph") == source.graph(manifest.layout.tensors)
+    assert read_blob(path, stores.sidecar_of(store, digest), "graph") == source.graph(offsets)
     assert read_blob(path, stores.sidecar_of(store, digest), "file labels.txt") == b"cat\ndog\n"
 
 
 def test_the_layout_of_the_raw_container_is_what_the_format_says(store):
-    sidecar = stores.sidecar_of(store, RAW)
-    assert sidecar.span_offset % 4096 == 0 and sidecar.piece_nbytes == 4 << 20 and len(sidecar.pieces) == 1
-    assert sidecar.manifest.layout.tensors == {
+    raw = stores.sidecar_of(store, RAW)
+    assert raw.span_offset % 4096 == 0 and raw.piece_nbytes == 4 << 20 and len(raw.pieces) == 1
+    assert raw.manifest.layout.tensors == {
         "conv1.weight": 0,
         "tied/weight": 0,
         "embedding": 8704,
@@ -88,7 +87,7 @@ def test_the_variant_is_read(store):
 
 
 def test_the_digest_of_a_fixed_manifest_never_changes():
-    manifest = Manifest(
+    fixed = Manifest(
         (
             TensorSpec("b", "float32", (2, 3), "11" * 32),
             TensorSpec("a\u00e9/\U0001f600", "bfloat16", (), "22" * 32),
@@ -97,4 +96,21 @@ def test_the_digest_of_a_fixed_manifest_never_changes():
         BlobSpec("graph", 5, "44" * 32),
         (BlobSpec("x", 1, "55" * 32),),
     )
-    assert manifest.digest == "6876c1d769e552c2d85e8cffeced8948b01f802a6b5a7d1816231c0a51817ae3"
+    assert fixed.digest == "6876c1d769e552c2d85e8cffeced8948b01f802a6b5a7d1816231c0a51817ae3"
+
+
+def test_the_format_page_says_the_numbers_that_the_code_uses():
+    page = (Path(__file__).parents[2] / "man/man5/trims-store.5").read_text()
+    numbers = (sidecar.PIECE, manifest.ALIGNMENT, container.BLOCK, snapshot.SLACK // 10**6)
+    formats = (sidecar.FORMAT, manifest.FORMAT, catalog.FORMAT, snapshot.MAGIC, f'"format":{store_format.FORMAT}')
+    for word in (*map(str, numbers), *formats, store_format.MAGIC):
+        assert word in page
+    fields = json.loads((GOLDEN / "containers" / RAW[:2] / f"{RAW}.json").read_text())
+    for name in ("format", "digest", "manifest", "origin", "created"):
+        assert name in fields and name in page
+    assert {f"layout.{key}" for key in fields["layout"]} <= set(page.split())
+    assert {f"container.{key}" for key in fields["container"]} <= set(page.split())
+    entry = json.loads(next((GOLDEN / "catalog").rglob("raw*.json")).read_text())
+    assert set(entry) - {"checksum"} <= set(page.replace(",", " ").split())
+    head = (GOLDEN / "containers" / RAW[:2] / f"{RAW}.h5").read_bytes()[:16]
+    assert f"{head[:8].hex(' ')}  {head[8:].hex(' ')}" in page
