@@ -12,7 +12,6 @@ import os
 from dataclasses import dataclass
 
 from trims import config
-from trims.disk import verify
 from trims.disk.catalog import Catalog, Entry
 from trims.disk.parts import CONTAINER
 from trims.disk.reader import damaged
@@ -102,8 +101,10 @@ def _check(store: Store, container: OpenContainer, entry: Entry, variant: str) -
                 return
     except (OSError, UnicodeDecodeError):
         pass
+    from trims.disk.verify import check_container  # seldom needed, and as slow to import as all the rest
+
     # Through the page cache: it is going to be mapped.
-    findings = verify.check_container(entry.ref, container.path, container.sidecar, direct=False)
+    findings = check_container(entry.ref, container.path, container.sidecar, direct=False)
     if findings:
         raise damaged(container.path, [finding.part for finding in findings])
     try:
