@@ -7,7 +7,7 @@ TYPE_CHECKING = False  # what typing calls it: importing typing would cost the f
 if TYPE_CHECKING:
     from typing import Any
 
-    from trims.client.direct import DirectModeWarning
+    from trims.client.attachment import DirectModeWarning
     from trims.client.handle import Model, open
 
 __all__ = ["DirectModeWarning", "Model", "open"]
@@ -15,7 +15,7 @@ __all__ = ["DirectModeWarning", "Model", "open"]
 _HOMES = {
     "open": "trims.client.handle",
     "Model": "trims.client.handle",
-    "DirectModeWarning": "trims.client.direct",
+    "DirectModeWarning": "trims.client.attachment",
 }
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from trims import config
 from trims.client import connections
-from trims.client.direct import Attachment, DirectBackend, DirectModeWarning
+from trims.client.attachment import Attachment, DirectModeWarning
 from trims.client.mapping import Hold, Region
 from trims.client.session import Session, SessionLost
 from trims.disk.store import Store, open_store
@@ -74,6 +74,10 @@ def choose(
         backend_and_form = _managed(ref, place, prefer, timeout, root, [socket] if socket else default_sockets)
         if backend_and_form is not None:
             return backend_and_form
+    from trims.client.direct import (
+        DirectBackend,  # loads all that reads containers; a manager's client needs none of it
+    )
+
     backend = DirectBackend(open_store(root), ref)
     return backend, backend.attach("auto", prefer)
 

@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Callable
 
+from trims.client.attachment import RAW, Attachment, DirectModeWarning
 from trims.client.mapping import Contents, Hold, Region, contents
 from trims.disk.catalog import Catalog, Entry
 from trims.disk.direct import OpenContainer, open_container
@@ -21,20 +22,7 @@ from trims.linux import memfd
 from trims.places import DISK
 from trims.units import format_size
 
-RAW = "raw"
-
-
-class DirectModeWarning(UserWarning):
-    """A model is used without the manager that was expected, or in a way that shares no memory."""
-
-
-class Attachment:
-    """One form of a model, mapped: what every way of opening one returns. variant: "raw", or a derived form's key."""
-
-    __slots__ = ("digest", "place", "region", "variant")
-
-    def __init__(self, digest: str, variant: str, place: str, region: Region) -> None:
-        self.digest, self.variant, self.place, self.region = digest, variant, place, region
+__all__ = ["DirectBackend", "DirectModeWarning", "filled"]
 
 
 class DirectBackend:

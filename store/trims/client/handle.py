@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trims.client.attachment import RAW, Attachment, DirectModeWarning
 from trims.client.choosing import Backend, choose
-from trims.client.direct import RAW, Attachment, DirectModeWarning
 from trims.client.mapping import Region
 from trims.errors import UsageError
 from trims.manifest import Manifest

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from dataclasses import dataclass
 
@@ -105,7 +104,7 @@ def _existing(paths: StorePaths, if_missing: bool) -> Store:
 def _create(paths: StorePaths, codec: str) -> Store:
     for directory in (paths.tmp, paths.catalog, paths.containers, paths.variants, f"{paths.root}/locks"):
         atomic.make_directory(directory)
-    store = Store(paths.root, secrets.token_hex(16), codec)
+    store = Store(paths.root, os.urandom(16).hex(), codec)
     marker = {"magic": MAGIC, "format": FORMAT, "id": store.id, "codec": codec, "created": time.time()}
     atomic.replace(paths.marker, canonical_json(marker) + b"\n", paths.tmp)
     return store

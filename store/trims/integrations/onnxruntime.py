@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from trims.client.direct import RAW
+from trims.client.attachment import RAW
 from trims.errors import NoSuchModel, NoSuchVariant, UsageError
 from trims.integrations import ort_options
 from trims.integrations.ort_builder import build_in_child

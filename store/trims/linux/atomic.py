@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,7 +33,8 @@ def staged(directory: str, suffix: str = "") -> Iterator[str]:
     The lock is a shared `flock` on a descriptor of its own that lives as long as the block: a collector that can lock
     the file exclusively knows that its writer is gone.
     """
-    fd, path = tempfile.mkstemp(prefix="t-", suffix=suffix, dir=directory)
+    path = os.path.join(directory, f"t-{os.urandom(8).hex()}{suffix}")  # tempfile would cost clients 5 ms to import
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH)
         step("staged")
