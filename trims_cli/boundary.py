@@ -36,7 +36,7 @@ def run(
             if _signal.getsignal(number) != _signal.SIG_IGN:  # as nohup has it
                 _signal.signal(number, _end)
         code = action() or 0
-        sys.stdout.flush()
+        flush()
     except TrimsError as error:
         code = report(error, machine)
     except Ended as end:
@@ -45,22 +45,28 @@ def run(
         die(_signal.SIGPIPE)
     except Exception as error:
         code = unexpected(error, machine, debug)
+    return 0 if exit_zero else code
+
+
+def flush() -> None:
+    """Hand on what is printed. Raises BrokenPipeError when nobody reads it, TrimsError when it cannot be kept."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        die(_signal.SIGPIPE)
+        raise
     except OSError as error:
-        code = report(TrimsError("writing the output failed", os.strerror(error.errno or 0)), machine)
         _abandon_output()
-    return 0 if exit_zero else code
+        raise TrimsError("writing the output failed", os.strerror(error.errno or 0)) from None
 
 
 def report(error: TrimsError, machine: bool) -> int:
     """The line, and for programs the object, of an expected failure; gives its exit code."""
     try:
-        sys.stdout.flush()
-    except OSError:
-        _abandon_output()
+        flush()
+    except BrokenPipeError:
+        die(_signal.SIGPIPE)
+    except TrimsError:
+        pass  # one failure is enough to report
     say(f"trims: {error}")
     if machine:
         from trims_cli.output import to_json

@@ -8,7 +8,7 @@ import typer
 
 from trims import refs
 from trims.errors import Damaged, ManagerNotRunning, NoSuchModel, UsageError
-from trims_cli import boundary, glance, output, prompt, selection, targets, usage
+from trims_cli import boundary, glance, listing, output, prompt, selection, targets, usage
 from trims_cli.options import DryRun, Models, SomeModels
 from trims_cli.output import Column, Item
 from trims_cli.progress import Meter
@@ -51,12 +51,11 @@ def verify_(
 
         with Meter(settings, "verify", "verify") as meter:
             findings = verify_store(store, quick, meter.add)
-        known = [(ref, digest) for digest, ref, _ in selection.load(store.paths)]
-        sizes = dict.fromkeys((ref for ref, _ in known))
+        known = listing.parse(selection.load(store.paths), None)
         by_model: dict[str, list[Any]] = {}
         for finding in findings:
             by_model.setdefault(finding.model.split(" variant ")[0], []).append(finding)
-        items = [_verified(ref, digest, sizes[ref], by_model.pop(ref, [])) for ref, digest in known]
+        items = [_verified(i["name"], i["id"], i["nbytes"], by_model.pop(i["name"], [])) for i in known]
         items += [_verified(name, None, None, found) for name, found in by_model.items()]
     else:
         for entry in catalog.match(selection.words(models or [])):

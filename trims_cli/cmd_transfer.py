@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 IMPORTED = (
     Column("NAME", "name"), Column("ID", "id", "id"), Column("FORMAT", "format"), Column("TENSORS", "tensors", "int"),
     Column("SIZE", "nbytes", "size"), Column("STORED", "written", "size"), Column("SHARED", "deduplicated", "size"),
-    Column("OUTCOME", "outcome"), Column("TIME", "seconds", "span"),
+    Column("OUTCOME", "outcome"), Column("TIME", "seconds", "took"),
 )  # fmt: skip
 EXPORTED = (
     Column("NAME", "name"), Column("FORMAT", "format"), Column("SIZE", "nbytes", "size"), Column("PATH", "path"),
@@ -98,7 +98,6 @@ def _item(result: ImportResult, if_exists: str) -> Item:
     entry = result.entry
     skipped = result.already and result.nbytes_in == 0 and if_exists == "skip"
     return {
-        "event": "item",
         "name": entry.ref,
         "id": entry.digest,
         "format": entry.origin_format,
@@ -132,7 +131,7 @@ def _look(store: Store, path: str, format: str, ref: str) -> Item:
     exists = ref in Catalog(store.paths).refs()
     unknown = dict.fromkeys(("id", "stored", "codec", "written", "deduplicated", "seconds", "variant"))
     outcome = "would-replace" if exists else "would-import"
-    return {"event": "item", "name": ref, **unknown, **found, "nbytes_in": nbytes, "outcome": outcome}
+    return {"name": ref, **unknown, **found, "nbytes_in": nbytes, "outcome": outcome}
 
 
 def _derive(settings: Settings, store: Store, digest: str) -> str | None:

@@ -35,7 +35,7 @@ except ImportError:  # a Python without its C accelerators
 class Column:
     """One column: its heading, the field of the item, the kind of value, and whether it is shown unasked.
 
-    kind: text, id, size, int, time (RFC 3339 in the item, shown as age), or span (seconds).
+    kind: text, id, size, int, time (RFC 3339 in the item, shown as age), span (seconds, as age), took (seconds).
     """
 
     __slots__ = ("field", "kind", "name", "usual")
@@ -44,7 +44,7 @@ class Column:
         self.name, self.field, self.kind, self.usual = name, field, kind, usual
 
 
-RIGHT = ("size", "int", "time", "span")
+RIGHT = ("size", "int", "time", "span", "took")
 
 
 def emit(
@@ -55,7 +55,7 @@ def emit(
     if form == "json":
         write(document(schema, [to_json(item) for item in items]))
     elif form == "jsonl":
-        write("".join(to_json({"schema": f"trims.{schema}/1", **item}) + "\n" for item in items))
+        write("".join(to_json({"schema": f"trims.{schema}/1", "event": "item", **item}) + "\n" for item in items))
     elif settings.quiet:
         write("".join(f"{clean(item[quiet])}\n" for item in items if item[quiet] is not None) if quiet else "")
     else:
@@ -81,8 +81,12 @@ def document(schema: str, items: list[str]) -> str:
 
 def write(text: str) -> None:
     """To standard output; what cannot be encoded is escaped."""
-    if text:
+    try:
         sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise errors.TrimsError("writing the output failed", error.strerror or "") from None
 
 
 def note(text: str) -> None:
@@ -118,6 +122,8 @@ def cell(kind: str, value: Any, whole: bool = False, plain_bytes: bool = False) 
         return str(value) if whole else units.format_age(time.time() - times.epoch(value))
     if kind == "span":
         return f"{value:.3f}" if whole else units.format_age(value)
+    if kind == "took":
+        return f"{value:.3f}" if whole else f"{value:.2f}s" if value < 100 else units.format_age(value)
     if isinstance(value, list):
         return clean(",".join(str(part) for part in value))
     if isinstance(value, dict):

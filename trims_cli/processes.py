@@ -34,7 +34,7 @@ COLUMNS = (
     Column("VARIANT", "variant", usual=False),
     Column("PINS", "pins", "int", usual=False),
     Column("HITS", "hits", "int", usual=False),
-    Column("LOAD", "load_seconds", "span", usual=False),
+    Column("LOAD", "load_seconds", "took", usual=False),
     Column("DONE", "done", "size", usual=False),
     Column("USED", "used", "time", usual=False),
 )

@@ -80,7 +80,7 @@ def _holds(kind: str, value: Any, op: str, text: str) -> bool:
         wanted: Any = text.lower() in ("1", "true", "yes")
     elif kind == "size":
         wanted = units.parse_size(text)
-    elif kind in ("time", "span"):
+    elif kind in ("time", "span", "took"):
         wanted = units.parse_duration(text)
     elif kind == "int":
         try:

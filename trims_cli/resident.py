@@ -28,7 +28,7 @@ WARM = (
     *_WHO,
     *_WHERE,
     Column("OUTCOME", "outcome"),
-    Column("TIME", "seconds", "span"),
+    Column("TIME", "seconds", "took"),
     Column("VICTIMS", "victim_names"),
 )
 EVICT = (*_WHO, *_WHERE, Column("OUTCOME", "outcome"), Column("HOLDERS", "holder_pids"))

@@ -17,7 +17,7 @@ from trims.linux import atomic
 def quoted(text: str) -> str:
     """`text` as a TOML basic string."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
 
 
 def change(path: str, key: str, value: str | None) -> None:

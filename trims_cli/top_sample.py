@@ -1,8 +1,8 @@
 """What `top` shows, taken once a tick: the index, the rates since the last tick, and the processes behind the leases.
 
 The manager is not asked: its index is a file kept open, and a new manager's file is picked up when it takes the place
-of the old one. A process's share of memory (PSS) costs the kernel a walk of its pages, so it is read for few processes a
-tick and remembered for a while.
+of the old one. A process's share of memory (PSS) costs the kernel a walk of its pages, so it is read for few processes
+a tick and remembered for a while.
 """
 
 from __future__ import annotations

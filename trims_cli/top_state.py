@@ -12,7 +12,7 @@ from trims_cli.processes import COLUMNS as PS
 COLUMNS = (
     *(c for c in PS if c.usual),
     Column("COMMAND", "command"), Column("PSS", "pss", "size"), Column("HITS", "hits", "int"),
-    Column("LOAD", "load_seconds", "span"), Column("LAST", "used", "time"), Column("PINS", "pins", "int"),
+    Column("LOAD", "load_seconds", "took"), Column("LAST", "used", "time"), Column("PINS", "pins", "int"),
 )  # fmt: skip
 INTERVALS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 PAGE = 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 from pathlib import Path
 
@@ -39,20 +40,45 @@ def test_spliced_and_parsed_listings_are_the_same(store: Store) -> None:
     assert cli.items("ls") == cli.items("ls", "--limit", "3")
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["ls"], ["ls", "--json"], ["ls", "alpha", "gamma"], ["ls", "--columns", "name,size"], ["ls", "--sort", "size:desc"],
-     ["ls", "-q"], ["ls", "--format=tsv"], ["ls", "nope"], ["ls", "alpha", "nope", "--json"], ["ls", "--filter", "size>=1KiB"],
-     ["ls", "--filter", "size>x"], ["ls", "--sort", "nope"], ["ls", "--columns", "nope"], ["ls", "-b", "--no-header"],
-     ["ps"], ["ps", "--json"], ["status"], ["status", "--check"], ["warm", "alpha"], ["evict"], ["unpin"], ["wait", "--for", "x"]],
-    ids=" ".join,
-)  # fmt: skip
-def test_both_ways_in_give_the_same(store: Store, words: list[str]) -> None:
+BOTH_WAYS = """
+ls
+ls --json
+ls alpha gamma
+ls --columns name,size
+ls --sort size:desc
+ls -q
+ls --format=tsv
+ls nope
+ls alpha nope --json
+ls --filter size>=1KiB
+ls --filter size>x
+ls --sort nope
+ls --columns nope
+ls -b --no-header
+ps
+ps --json
+status
+status --check
+warm alpha
+evict
+unpin
+wait --for x
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("line", BOTH_WAYS)
+def test_both_ways_in_give_the_same(store: Store, line: str) -> None:
+    words = line.split()
     through_typer = "import sys; from trims_cli import app; from trims_cli.app import run; sys.exit(run(sys.argv[1:]))"
     fast = cli.run(*words)
     command = [cli.TRIMS[0], "-c", through_typer, *words]
     slow = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
-    assert (fast.returncode, fast.stdout, fast.stderr) == (slow.returncode, slow.stdout, slow.stderr)
+    assert (fast.returncode, ageless(fast.stdout), fast.stderr) == (slow.returncode, ageless(slow.stdout), slow.stderr)
+
+
+def ageless(text: str) -> str:
+    """Without what time alone changes: CREATED is shown as an age."""
+    return re.sub(r"\b\d+s\b", "Ns", text)
 
 
 def test_table_is_words_in_columns(store: Store) -> None:
