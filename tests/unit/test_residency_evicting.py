@@ -258,3 +258,12 @@ def test_evicting_a_doomed_one_again_is_no_failure() -> None:
     (answer,) = s.later(4)
     assert isinstance(answer, Refuse) and answer.error["code"] == "in-use"
     assert s.attach("b", 6, conn=3) == [load("b", 2, 6)]
+
+
+def test_two_leases_of_one_client_that_end_together_free_a_doomed_one_once() -> None:
+    s = Script()
+    s.attach("a", 4, conn=1)
+    s.loaded("a")
+    s.attach("a", 4, conn=1)
+    s.evict("a", force=True, conn=2)
+    assert s.close(1) == [free("a")]

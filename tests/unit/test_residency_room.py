@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
 
 from helpers.residency_script import FOREVER, Script, acts, cancel, free, key, load, logs, refusal
@@ -49,6 +50,15 @@ def test_what_cannot_be_met_says_what_is_missing() -> None:
 
 def test_an_upper_bound_that_was_too_high_is_found_out() -> None:
     assert plan_room(10, 0, 0, 99, models(3, 4)) == Shortage(3)
+
+
+def test_what_is_impossible_is_known_without_reading_the_order() -> None:
+    def unread() -> Iterator[tuple[Key, int]]:
+        raise AssertionError("the order was read")
+        yield
+
+    assert plan_room(20, 1, 2, 3, unread()) == Shortage(14)
+    assert plan_room(3, 1, 2, 3, unread()) == Room(2)
 
 
 @given(
@@ -281,6 +291,35 @@ def test_memory_that_others_take_pushes_out_promises_then_idle_models() -> None:
     s.loaded("c")
     s.release("c")
     assert acts(s.reserve("host", "orphan", 6)) == [free("c")]
+
+
+def test_a_promise_that_was_broken_keeps_its_turn() -> None:
+    s = Script()
+    s.resident("a", nbytes=8)
+    assert s.attach("c", 8, conn=1) == [free("a")]
+    s.attach("d", 8, conn=2)
+    assert acts(s.reserve("host", "orphan", 4)) == []
+    s.freed("a")
+    assert acts(s.reserve("host", "orphan", 0)) == [load("c", 2, 8)]
+
+
+def test_what_an_earlier_life_kept_does_not_overtake_who_waits() -> None:
+    s = Script()
+    s.attach("a", 8)
+    s.loaded("a")
+    s.attach("big", 9, conn=2)
+    assert s.restore("p", 2, "ann") == []
+    assert s.close(2) == [load("p", 2, 2)]
+
+
+def test_nothing_is_evicted_for_a_request_whose_time_is_up() -> None:
+    s = Script()
+    s.pin("a", 8, expires=10)
+    s.loaded("a")
+    s.attach("b", 8, wait=10)
+    (answer,) = s.later(10)
+    assert isinstance(answer, Refuse) and answer.error["code"] == "no-room"
+    assert s.state("a") == "resident"
 
 
 def test_a_budget_that_others_exceed_loads_nothing() -> None:

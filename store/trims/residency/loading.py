@@ -9,7 +9,7 @@ their way leaves its wish.
 
 from __future__ import annotations
 
-from trims.errors import DeviceLost, TrimsError
+from trims.errors import DeviceLost, TimedOut, TrimsError
 from trims.residency import answers, room, wishes
 from trims.residency.core import Core
 from trims.residency.effects import Reply
@@ -38,6 +38,12 @@ def ask(core: Core, event: Want) -> None:
     resident = residency is not None and residency.state == RESIDENT
     if isinstance(event, WarmAsked) and event.dry_run:
         _dry_run(core, event, place, residency)
+    elif isinstance(event, AttachAsked) and event.deadline <= core.now and not resident:
+        core.counters["misses"] += 1
+        what = f"{event.ref} is not on {event.key.place}"
+        core.refuse(
+            asked, TimedOut(what, "it would have to be loaded, and there is no time", "allow some with timeout")
+        )
     elif nbytes > place.budget and not resident:
         core.refuse(asked, answers.over_budget(core, place, event.ref, nbytes))
     elif isinstance(event, PinAsked) and (has := wishes.pinned_bytes(core, place, event.key)) + nbytes > place.pin_cap:

@@ -179,7 +179,7 @@ def _come_to_rest(core: Core) -> None:
 
 
 def _wake(core: Core) -> bool:
-    """Do what is due: expiries first, since they may make room for those whose time is up."""
+    """Do what is due. No room is given out in between: nothing is evicted for those whose time is up."""
     due = core.timers.pop_due(core.now)
     if not due:
         return False
@@ -191,8 +191,6 @@ def _wake(core: Core) -> bool:
             pins.expired(core, *what)
         else:
             late += what
-    for place in core.places.values():
-        room.pump(core, place)
     for ask in late:
         pending = core.pending.get(ask)
         if isinstance(pending, Waiter):
