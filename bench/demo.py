@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench import group, zoo
 from bench.world import Failed, World, private_memory
+from trims.linux import process
 
 MIB = 1 << 20
 
@@ -87,34 +88,32 @@ def prepare(world: World, paths: dict[str, Path]) -> None:
 def compare(world: World, model: Shown, path: Path, count: int) -> Row:
     inputs = {"shapes": model.shapes, "values": model.values}
     native = group.run(group.Spec("ort/native", str(path), **inputs), count, world.env)
-    trims = group.run(group.Spec("ort/trims", model.name, **inputs), count, world.env)
+    trims = group.run(group.Spec("ort/trims", model.name, imported=True, **inputs), count, world.env)
     return Row(model.name, path.stat().st_size, native, trims)
 
 
+HEAD = """\
+                   first result ms         from start ms    PSS MiB/process      total MiB   same
+model          MiB  native  trims          native  trims    native  trims    native  trims   bits"""
+
+
 def table(rows: list[Row]) -> str:
-    head = ["model", "MiB", "first result ms", "", "faster", "PSS MiB/process", "", "total MiB", "", "same bits"]
-    kind = ["", "", "native", "trims", "", "native", "trims", "native", "trims", ""]
-    lines = [head, kind]
+    lines = [HEAD]
     for row in rows:
         a, b = row.native, row.trims
-        lines.append([
-            row.name, f"{row.nbytes / MIB:.1f}",
-            f"{a.first * 1e3:.0f}", f"{b.first * 1e3:.0f}", f"{a.first / b.first:.1f}x",
-            f"{a.pss / MIB:.0f}", f"{b.pss / MIB:.0f}", f"{a.pss_total / MIB:.0f}", f"{b.pss_total / MIB:.0f}",
-            "yes" if row.identical else "NO",
-        ])  # fmt: skip
-    widths = [12, 6, 7, 8, 8, 7, 8, 7, 8, 10]
-    text = ["{:<12} {:>6}   {:>16} {:>8}   {:>16}   {:>16} {:>10}".format(*(w for w in head if w))]
-    for words in lines[1:]:
-        cells = [f"{word:<{widths[0]}}" if at == 0 else f"{word:>{widths[at]}}" for at, word in enumerate(words)]
-        text.append(" ".join(cells))
-    return "\n".join(text)
+        lines.append(
+            f"{row.name:<12} {row.nbytes / MIB:5.1f}"
+            f"  {a.first * 1e3:6.0f} {b.first * 1e3:6.0f} {a.first / b.first:5.1f}x"
+            f"  {a.spawn * 1e3:7.0f} {b.spawn * 1e3:6.0f}  {a.pss / MIB:8.0f} {b.pss / MIB:6.0f}"
+            f"  {a.pss_total / MIB:8.0f} {b.pss_total / MIB:6.0f}  {'yes' if row.identical else 'NO':>5}"
+        )
+    return "\n".join(lines)
 
 
-def finish(world: World, pid: int) -> None:
+def finish(world: World, pid: int, started: int) -> None:
     step("trims evict --all", lambda: world.trims("evict", "--all", "--yes")[:0])
     step("trims stop", lambda: world.trims("stop")[:0])
-    if Path(f"/proc/{pid}").exists():
+    if process.is_alive(pid, started):
         raise Failed(f"the manager, pid {pid}, still runs")
 
 
@@ -133,15 +132,18 @@ def demo(count: int, names: list[str]) -> int:
         say("\nStore and manager, in a private directory")
         prepare(world, found)
         pid = world.manager_pid()
-        say(f"\nEach model in {count} processes at once, one thread each; both sides start with ONNX Runtime imported")
+        started = process.start_time(pid)
+        say(f"\nEach model in {count} processes at once, one thread each, natively and then through trims")
         rows = []
         for model in models:
             step(model.name, lambda model=model: rows.append(compare(world, model, found[model.name], count)) or "")
         manager = private_memory(pid)
         say(f"\n{table(rows)}\n")
+        say("Medians. First result: from the moment at which all processes have their libraries imported. From start:")
+        say("imports included, without the wait for the others. PSS counts a shared page once over all processes.")
         say(f"The manager itself takes {manager / MIB:.0f} MiB beside the shared weights, which the totals count.\n")
         say("End")
-        finish(world, pid)
+        finish(world, pid, started)
         left = [world.directory, world.runtime]
     say(f"  nothing is left: {all(not path.exists() for path in left)}")
     return 0 if all(row.identical for row in rows) else 1

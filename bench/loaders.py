@@ -26,8 +26,12 @@ def prepare(spec: dict[str, Any]) -> None:
     if spec["imported"] and "trims" in spec["mode"]:
         import trims.client.handle
         import trims.client.session
-        import trims.integrations.onnxruntime
-        import trims.integrations.torch  # noqa: F401
+
+        if spec["mode"].startswith("torch/"):
+            import trims.integrations.torch
+        else:
+            import trims.integrations.onnxruntime
+            import trims.integrations.ort_key  # noqa: F401
 
 
 def load(spec: dict[str, Any]) -> Run:
