@@ -170,9 +170,12 @@ class Core:
         residency.kind, residency.counted = kind, residency.nbytes if kind != GONE else 0
         if kind != GONE:
             place.sums[kind] += residency.counted
-        self._order(place, residency, before, kind)
-        self.timers.set(("ttl", residency.key), residency.last_use + residency.ttl if kind == IDLE else FOREVER)
-        place.excused = min(place.excused, place.physical)
+        if kind != before:
+            self._order(place, residency, before, kind)
+        if kind == IDLE or before == IDLE:
+            self.timers.set(("ttl", residency.key), residency.last_use + residency.ttl if kind == IDLE else FOREVER)
+        if place.excused:
+            place.excused = min(place.excused, place.physical)
         self.dirty[place.name] = None
         self.touched.add(residency.key.digest)
         if (before, kind) != (GONE, GONE):

@@ -6,13 +6,13 @@ Times are seconds of one monotonic clock, passed in; sizes are bytes; `conn` and
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Key:
+class Key(NamedTuple):
     """What can be resident: one form of one model in one place.
 
-    variant: "raw", or the key of a derived form.
+    variant: "raw", or the key of a derived form. (A tuple: it is hashed a dozen times for every attach.)
     """
 
     digest: str

@@ -62,8 +62,9 @@ def _enlist(core: Core, event: Want, place: Place, residency: Residency) -> None
     if residency.state == RESIDENT:
         residency.last_use = core.now
         place.policy.hit(residency.key, core.now)
+        if isinstance(event, WarmAsked):
+            core.settle(residency)
         serve(core, residency, waiter, "already")
-        core.settle(residency)
         return
     core.counters["misses"] += isinstance(event, AttachAsked)
     residency.waiters[waiter.ask] = waiter

@@ -55,11 +55,15 @@ def hopeless(core: Core, place: Place, residency: Residency) -> bool:
 
 def pump(core: Core, place: Place) -> None:
     """Give out all the room there is."""
-    _relieve(core, place)
-    _serve_line(core, place)
-    if not place.line:
+    if place.free < 0:
+        _relieve(core, place)
+    if place.line:
+        _serve_line(core, place)
+    else:
+        place.head = None
+    if place.parked and not place.line:
         _retry_parked(core, place)
-    for residency in list(place.promised.values()):
+    for residency in list(place.promised.values()) if place.promised else ():
         if place.physical + residency.nbytes > place.budget:
             break
         del place.promised[residency.key]
@@ -159,8 +163,6 @@ def reserve(core: Core, event: Reserved) -> None:
 def _relieve(core: Core, place: Place) -> None:
     """Bring what is promised and what exists back under the budget, as far as can be."""
     over = -place.free
-    if over <= 0:
-        return
     spare = min(over, place.spare_left)
     if spare:
         make_room(core, place, Room(spare), "")
