@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from trims.devices.base import Device
+from trims.disk.reader import Cancelled
 from trims.errors import TrimsError
 from trims.manager.connection import Connection
 from trims.manager.loader import Filled, Form, LoadJob, load
@@ -147,11 +148,12 @@ class Executor:
             self._regions[key] = (outcome, _answer(key, outcome))
             self.feed(ev.Loaded(key, job.number, outcome.region.nbytes))
             return
-        self.load_failed(key)
         if not isinstance(outcome, TrimsError):
             self._log(f"loading {job.form.ref} failed: {outcome!r}", "warning")
             outcome = TrimsError(f"loading {job.form.ref} failed", str(outcome), "see `trims logs`")
         self.feed(ev.LoadFailed(key, job.number, outcome.to_dict()))
+        if not isinstance(outcome, Cancelled):  # somebody may want it again, and be loading it by now
+            self.load_failed(key)
 
     def _cancel(self, effect: fx.Cancel) -> None:
         job = self._loads.get(effect.key)
