@@ -15,10 +15,11 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from trims.errors import BadInput
-from trims.manifest import check_tensor
+from trims.manifest import ITEM_SIZES, check_tensor
 
 MAX_TENSORS = 1_000_000
 MAX_SIDE_FILE = 64 << 20
@@ -93,14 +94,22 @@ def check_source(path: str, source: Source) -> Source:
     if not source.tensors and source.graph is None:
         raise bad(path, "it holds no tensors")
     seen: set[str] = set()
+    total = 0
     for tensor in source.tensors:
+        if not is_unicode(tensor.name) or len(tensor.name) > 1024:
+            raise bad(path, f"the tensor name {quoted(tensor.name)} is too long, or no valid Unicode")
         check_tensor(tensor.name, tensor.dtype, tensor.shape)
-        if not is_unicode(tensor.name):
-            raise bad(path, f"the tensor name {tensor.name!r} is no valid Unicode")
         if tensor.name in seen:
             raise bad(path, f"it has two tensors named {tensor.name!r}")
         seen.add(tensor.name)
+        total += prod(tensor.shape) * ITEM_SIZES[tensor.dtype]
+    check_ratio(path, "the model", total, source.origin["nbytes"])
     return source
+
+
+def quoted(name: str) -> str:
+    """`name` for a message: its beginning, when it is absurdly long."""
+    return repr(name if len(name) <= 100 else name[:100] + "...")
 
 
 def is_unicode(text: str) -> bool:
@@ -200,18 +209,20 @@ def inside(base: str, name: str, referrer: str) -> str:
     the directory of `base` or the one where the model file really is: hubs link both into one directory of blobs.
     """
     if not name or name.startswith("/") or "\0" in name or ".." in name.split("/"):
-        raise bad(referrer, f"it refers to {name!r}, which is no file of its own directory")
+        raise bad(referrer, f"it refers to {quoted(name)}, which is no file of its own directory")
     real = os.path.realpath(base)
     roots = {os.path.realpath(os.path.dirname(base) or "."), os.path.dirname(real)}
     candidates = [os.path.join(os.path.dirname(base), name), os.path.join(os.path.dirname(real), name)]
     found = next((path for path in candidates if os.path.exists(path)), candidates[0])
     target = os.path.realpath(found)
     if not any(target.startswith(root.rstrip("/") + "/") for root in roots):
-        raise bad(referrer, f"it refers to {name!r}, which leads out of its directory", "put the file itself there")
+        raise bad(
+            referrer, f"it refers to {quoted(name)}, which leads out of its directory", "put the file itself there"
+        )
     return target
 
 
 def check_ratio(path: str, name: str, nbytes: int, stored: int) -> None:
     """Raise BadInput when `stored` bytes of a file claim to be absurdly many."""
     if nbytes > BOMB_BYTES and nbytes > BOMB_RATIO * max(stored, 1):
-        raise bad(path, f"{name!r} claims {nbytes} bytes of {stored} stored ones", "no honest model does")
+        raise bad(path, f"{quoted(name)} claims {nbytes} bytes of {stored} stored ones", "no honest model does")

@@ -24,6 +24,7 @@ from trims.disk.importers.base import (
     bad,
     check_ratio,
     check_source,
+    quoted,
 )
 from trims.errors import BadInput
 from trims.manifest import ITEM_SIZES, STORAGE
@@ -68,7 +69,10 @@ class _Walk:
             yield self._tensor(name, dataset)
         for name, target in self._soft:
             if target not in self._datasets:
-                raise bad(self._path, f"the soft link {name!r} leads to {target!r}, which is no dataset of the file")
+                raise bad(
+                    self._path,
+                    f"the soft link {quoted(name)} leads to {quoted(target)}, which is no dataset of the file",
+                )
             yield self._tensor(name, self._datasets[target], alias=True)
 
     def _visit(self, group: Any, prefix: str, depth: int) -> None:
@@ -82,7 +86,7 @@ class _Walk:
             if isinstance(link, h5py.SoftLink):
                 self._soft.append((name, _resolve(prefix, link.path)))
             elif not isinstance(link, h5py.HardLink):
-                raise bad(self._path, f"{name!r} is a link to another file", "copy what it links to")
+                raise bad(self._path, f"{quoted(name)} is a link to another file", "copy what it links to")
             else:
                 self._object(group[key], name, depth)
 
@@ -96,12 +100,12 @@ class _Walk:
 
     def _tensor(self, name: str, dataset: Any, alias: bool = False) -> SourceTensor:
         if dataset.is_virtual or dataset.external:
-            raise bad(self._path, f"the data of {name!r} are in other files", "copy them into this one")
+            raise bad(self._path, f"the data of {quoted(name)} are in other files", "copy them into this one")
         dtype = dataset.dtype
         if dtype.hasobject or dtype.names or dtype.kind not in "biufc" or dtype.name not in ITEM_SIZES:
-            raise bad(self._path, f"{name!r} has the type {str(dtype)[:100]!r}, which no tensor can have")
+            raise bad(self._path, f"{quoted(name)} has the type {str(dtype)[:100]!r}, which no tensor can have")
         if dataset.shape is None:
-            raise bad(self._path, f"{name!r} has no data")
+            raise bad(self._path, f"{quoted(name)} has no data")
         check_ratio(
             self._path, name, int(dataset.size) * dtype.itemsize, min(dataset.id.get_storage_size(), self._nbytes)
         )
@@ -109,13 +113,13 @@ class _Walk:
         true_name = None if alias else dataset.attrs.get("trims_name")
 
         def read() -> memoryview:
-            out = np.empty(dataset.shape, dtype.newbyteorder("<"))
-            if not out.nbytes:
+            if 0 in dataset.shape:
                 return memoryview(b"")
             try:
+                out = np.empty(dataset.shape, dtype.newbyteorder("<"))
                 dataset.read_direct(out)
             except _ERRORS as error:
-                raise bad(self._path, f"{name!r} cannot be read: {_first_line(error)}") from None
+                raise bad(self._path, f"{quoted(name)} cannot be read: {_first_line(error)}") from None
             return out.reshape(-1).view(np.uint8).data
 
         return SourceTensor(true_name if isinstance(true_name, str) else name, kind, tuple(dataset.shape), read)

@@ -25,6 +25,7 @@ from trims.disk.importers.base import (
     SourceTensor,
     bad,
     check_source,
+    quoted,
 )
 from trims.manifest import ITEM_SIZES
 
@@ -74,7 +75,7 @@ def open_npz(path: str) -> Source:
             elif member.nbytes <= MAX_SIDE_FILE and not member.name.endswith(".npy"):
                 files[member.name] = bytes(zipped.read_member(file, member))
             else:
-                raise bad(path, f"its member {member.name!r} is no array")
+                raise bad(path, f"its member {quoted(member.name)} is no array")
         tensors.sort(key=lambda tensor: tensor.name)
         origin: dict[str, Any] = {"path": os.path.abspath(path), "nbytes": file.nbytes}
         return check_source(path, Source("npz", tensors, files=files, origin=origin, closers=[file.close]))
@@ -100,13 +101,13 @@ def _member(file: MappedFile, member: zipped.Member, head: bytes) -> SourceTenso
 def _parse(path: str, name: str, head: bytes) -> _Header:
     """The header that an npy file begins with."""
     if not head.startswith(MAGIC) or len(head) < 12:
-        raise bad(path, f"{name!r} does not begin as an array does")
+        raise bad(path, f"{quoted(name)} does not begin as an array does")
     version = head[6]
     width = 2 if version == 1 else 4
     length = int.from_bytes(head[8 : 8 + width], "little")
     start = 8 + width + length
     if version not in (1, 2, 3) or length > _MAX_HEADER or start > len(head):
-        raise bad(path, f"the header of {name!r} is cut, too long ({length} bytes) or of a later version")
+        raise bad(path, f"the header of {quoted(name)} is cut, too long ({length} bytes) or of a later version")
     try:
         text = head[8 + width : start].decode("utf-8" if version == 3 else "latin1").strip()
         if "\\" in text:
@@ -115,18 +116,18 @@ def _parse(path: str, name: str, head: bytes) -> _Header:
         descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
         dtype = np.dtype(descr) if isinstance(descr, str) and _NUMBER.fullmatch(descr) else None
     except LIBRARY_ERRORS as error:
-        raise bad(path, f"the header of {name!r} cannot be parsed: {str(error)[:200]}") from None
+        raise bad(path, f"the header of {quoted(name)} cannot be parsed: {str(error)[:200]}") from None
     if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n < 1 << 63 for n in shape):
-        raise bad(path, f"the shape of {name!r} is not of whole numbers")
+        raise bad(path, f"the shape of {quoted(name)} is not of whole numbers")
     if dtype is None or dtype.name not in ITEM_SIZES or type(fortran) is not bool:
         # Also what NumPy writes for bfloat16 and float8: bytes without a type.
-        raise bad(path, f"{name!r} is an array of {descr!r}, which no tensor can be", "save it as safetensors")
+        raise bad(path, f"{quoted(name)} is an array of {descr!r}, which no tensor can be", "save it as safetensors")
     return _Header(dtype, fortran, shape, start)
 
 
 def _check_size(path: str, name: str, header: _Header, nbytes: int) -> None:
     if header.start + header.nbytes != nbytes:
-        raise bad(path, f"{name!r} needs {header.nbytes} bytes, it has {nbytes - header.start}", "it may be cut")
+        raise bad(path, f"{quoted(name)} needs {header.nbytes} bytes, it has {nbytes - header.start}", "it may be cut")
 
 
 def _tensor(name: str, header: _Header, data: Callable[[], memoryview]) -> SourceTensor:

@@ -18,7 +18,7 @@ from typing import Any
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
-from trims.disk.importers.base import MappedFile, Source, SourceTensor, bad, check_source
+from trims.disk.importers.base import LIBRARY_ERRORS, MappedFile, Source, SourceTensor, bad, check_source, quoted
 from trims.disk.importers.onnx_tensors import (
     DTYPES,
     Read,
@@ -58,9 +58,9 @@ def open_onnx(path: str) -> Source:
         try:
             split = split_model(file.data, graph)
             model = ModelProto.FromString(split.rest)
-        except (ValueError, DecodeError) as error:
+            return check_source(path, _Importer(path, model, split, reader).source())
+        except (*LIBRARY_ERRORS, DecodeError) as error:  # protobuf gives text that is no Unicode as bytes
             raise bad(path, f"it is no ONNX model, or a damaged one: {str(error)[:200]}") from None
-        return check_source(path, _Importer(path, model, split, reader).source())
     except BaseException:
         reader.close()
         raise
@@ -90,7 +90,9 @@ class _Importer:
         names: set[str] = set()
         for index, tensor in enumerate(self._model.graph.initializer):
             if not tensor.name or tensor.name in names:
-                raise bad(self._path, f"its graph has two initializers named {tensor.name!r}, or one without a name")
+                raise bad(
+                    self._path, f"its graph has two initializers named {quoted(tensor.name)}, or one without a name"
+                )
             names.add(tensor.name)
             weight = self._weight(tensor, index)
             if weight is not None:
@@ -155,7 +157,7 @@ class _Importer:
         """Replace the external data of `tensor` by the bytes themselves; returns how many."""
         view = self._reader.raw(tensor)
         if len(view) > _MAX_GRAPH:
-            raise bad(self._path, f"tensor {tensor.name!r} has to stay in the graph and is larger than 2 GiB")
+            raise bad(self._path, f"tensor {quoted(tensor.name)} has to stay in the graph and is larger than 2 GiB")
         data = bytes(view)
         clear(tensor)
         tensor.raw_data = data
@@ -167,7 +169,7 @@ class _Importer:
                 point(weight.proto, LOCATION, offsets[name], weight.nbytes)
             try:
                 return bytes(self._model.SerializeToString(deterministic=True))
-            except (EncodeError, ValueError) as error:
+            except (*LIBRARY_ERRORS, EncodeError) as error:
                 raise bad(self._path, f"its graph cannot be written: {str(error)[:200]}") from None
 
         return graph

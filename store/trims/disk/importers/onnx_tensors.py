@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from trims.disk.importers.base import MappedFile, bad, inside
+from trims.disk.importers.base import MappedFile, bad, inside, quoted
 from trims.disk.importers.protobuf import Range
 from trims.manifest import ITEM_SIZES, STORAGE
 
@@ -57,7 +57,7 @@ class TensorReader:
             data = tensor.raw_data if tensor.HasField("raw_data") else _typed(tensor)
             found, read = len(data), lambda: memoryview(data)
         if found != nbytes:
-            raise bad(self._file.path, f"tensor {tensor.name!r} needs {nbytes} bytes, it has {found}")
+            raise bad(self._file.path, f"tensor {quoted(tensor.name)} needs {nbytes} bytes, it has {found}")
         return read
 
     def at(self, cut: Range) -> memoryview:
@@ -89,9 +89,9 @@ class TensorReader:
             default = max(file.nbytes - offset, 0) if nbytes is None else nbytes
             length = int(entries.get("length", default))
         except (KeyError, ValueError):
-            raise bad(path, f"tensor {name!r} does not say where its data are") from None
+            raise bad(path, f"tensor {quoted(name)} does not say where its data are") from None
         if nbytes is not None and length != nbytes:
-            raise bad(path, f"tensor {name!r} needs {nbytes} bytes, its external data have {length}")
+            raise bad(path, f"tensor {quoted(name)} needs {nbytes} bytes, its external data have {length}")
         return file.reader(offset, length)
 
     def _open(self, location: str) -> MappedFile:
@@ -106,7 +106,7 @@ class TensorReader:
 def size_of(path: str, tensor: TensorProto) -> int | None:
     """Bytes of a tensor by its type and shape; None for a type that stays in graphs. Raises BadInput."""
     if any(n < 0 for n in tensor.dims):
-        raise bad(path, f"tensor {tensor.name!r} has a negative dimension")
+        raise bad(path, f"tensor {quoted(tensor.name)} has a negative dimension")
     dtype = DTYPES.get(tensor.data_type)
     return None if dtype is None else prod(tensor.dims) * ITEM_SIZES[dtype]
 

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 from trims.errors import BadInput
 
-MAX_VALUE = 256 << 20
+MAX_VALUE = 64 << 20
 """Bytes of one string or number. Whole pickles of checkpoints are smaller."""
 
 _MAX_LINE = 1 << 16

@@ -19,7 +19,7 @@ from trims.disk.importers.pt_flatten import flatten
 from trims.disk.importers.pt_tensors import Rebuilder, Storage, Tensor
 from trims.errors import BadInput
 
-_MAX_PICKLE = 256 << 20
+_MAX_PICKLE = 64 << 20  # over a hundred bytes for each of half a million tensors
 _MAX_TEXT = 64
 _PROTOCOL = 1001
 _HINT = "save `model.state_dict()`, or save it as safetensors"
@@ -78,6 +78,8 @@ def _load_zip(file: MappedFile) -> tuple[Any, dict[str, Any]]:
         if member is None or member.nbytes < nbytes:
             has = "no bytes" if member is None else f"{member.nbytes} bytes"
             raise bad(file.path, f"its storage {key[:100]!r} has {has}, {nbytes} are needed", "it may be cut")
+        if member.method != zipped.STORED:
+            raise bad(file.path, f"its storage {key[:100]!r} is compressed, which PyTorch never does")
         # Not held to its checksum: PyTorch can be told to write none.
         return lambda: zipped.read_member(file, member, check=False)[:nbytes]
 
@@ -118,7 +120,7 @@ class _Legacy:
         self._needs: dict[str, int] = {}
 
     def load(self) -> tuple[Any, dict[str, Any]]:
-        window = pickled.Window(self._file.data)
+        window = pickled.Window(self._file.data[:_MAX_PICKLE])
         plain = Rebuilder(_storages(self._file.path, self._fetch))
         _run(window, plain)
         version = _run(window, plain)

@@ -7,6 +7,7 @@ other tensors keep their whole path. Values that are no tensors are left out, to
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from trims.disk.importers.base import MAX_TENSORS
@@ -15,7 +16,7 @@ from trims.disk.importers.pt_tensors import Tensor
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
 _TRAINING = ("optimizer", "optimiser", "optim", "lr_scheduler", "scheduler", "grad_scaler", "scaler", "amp_scaler")
-_MAX_DEPTH = 64
+_MAX_DEPTH, _MAX_NAME = 64, 4096
 _MAX_STEPS = 4 * MAX_TENSORS  # containers are shared in a pickle, so a small one can spell very many paths
 
 
@@ -54,20 +55,22 @@ class _Walk:
         self._steps = 0
 
     def visit(self, name: str, value: Any, depth: int) -> None:
-        self._steps += 1
         if depth > _MAX_DEPTH or self._steps > _MAX_STEPS:
             raise Refused("", "its values are nested too deep, or in circles")
+        if len(name) > _MAX_NAME:
+            raise Refused("", f"it has a tensor with a name of over {_MAX_NAME} characters")
         if isinstance(value, Tensor):
             self._add(name or "tensor", value)
             return
         state = value.state if isinstance(value, Instance) else value
         if isinstance(state, dict):
-            parts = list(state.items())
+            parts: Iterable[tuple[Any, Any]] = state.items()
         elif isinstance(state, (list, tuple)):
-            parts = list(enumerate(state))
+            parts = enumerate(state)
         else:
             self._skip(name)
             return
+        self._steps += len(state) + 1
         for key, part in parts:
             if not isinstance(key, (str, int)):
                 self._skip(name)

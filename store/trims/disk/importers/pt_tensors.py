@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trims.disk.importers.base import BOMB_BYTES, BOMB_RATIO
+from trims.disk.importers.base import BOMB_BYTES, BOMB_RATIO, MAX_TENSORS
 from trims.disk.importers.pickled import Global, Instance, Persistent, Refused
 from trims.manifest import ITEM_SIZES, STORAGE
 
@@ -156,6 +156,7 @@ class Rebuilder:
     big_endian: bool = False
     script: bool = False
     widths: dict[str, int] = field(default_factory=dict)
+    _copied: int = 0
 
     def allowed(self, found: Global) -> bool:
         if found.module in ("builtins", "__builtin__"):
@@ -174,10 +175,8 @@ class Rebuilder:
             return arguments[0] if arguments else None
         if function.module.partition(".")[0] == "__torch__":
             return Instance(function, arguments)
-        if function.name in ("set", "list", "tuple") and not (arguments and function.name == "set"):
-            return {"set": set, "list": list, "tuple": tuple}[function.name](*arguments[:1])
-        if function.name == "Size" and function.module == "torch":
-            return tuple(arguments[0])
+        if arguments and function.name in ("set", "frozenset", "list", "tuple", "dict", "Size"):
+            return arguments[0]  # not copied: a pickle can ask for that again and again
         return Instance(function, arguments)  # a device, a layout, a number: never a tensor, so never looked at
 
     def _mapping(self, function: Global, arguments: tuple[Any, ...]) -> dict[Any, Any]:
@@ -185,6 +184,9 @@ class Rebuilder:
             return {}
         pairs = arguments[0].items() if isinstance(arguments[0], dict) else arguments[0]
         made = {}
+        self._copied += len(pairs)
+        if self._copied > MAX_TENSORS:
+            raise Refused("", f"its pickle copies over {MAX_TENSORS} values")
         for key, value in pairs:
             if not isinstance(key, (str, int)):
                 raise Refused("", f"its pickle has a {type(key).__name__} as a key")
@@ -218,6 +220,8 @@ class Rebuilder:
         if extra and extra[0]:
             hint = "save it after `.resolve_conj()` and `.resolve_neg()`"
             raise Refused("", "it has a tensor that is yet to be conjugated or negated", hint)
+        if not isinstance(shape, (tuple, list)) or not isinstance(strides, (tuple, list)) or len(shape) > 64:
+            raise TypeError("a tensor whose shape is none")
         for number in (offset, *shape, *strides):
             if type(number) is not int or abs(number) >= 1 << 60:
                 raise TypeError("a tensor whose sizes are no whole numbers")

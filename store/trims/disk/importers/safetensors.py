@@ -21,6 +21,7 @@ from trims.disk.importers.base import (
     bad,
     check_source,
     inside,
+    quoted,
     read_small,
 )
 from trims.errors import BadInput
@@ -107,7 +108,7 @@ def read_tensors(file: MappedFile) -> tuple[list[SourceTensor], dict[str, str]]:
     at = 0
     for begin, end, name in sorted(spans):
         if begin != at:
-            raise bad(file.path, f"tensor {name!r} lies at {begin}, the data before it end at {at}")
+            raise bad(file.path, f"tensor {quoted(name)} lies at {begin}, the data before it end at {at}")
         at = end
     if data_start + at != file.nbytes:
         raise bad(file.path, f"its tensors end at {data_start + at}, the file at {file.nbytes}", "it may be cut")
@@ -131,14 +132,14 @@ def _entry(path: str, name: str, fields: Any) -> tuple[str, tuple[int, ...], int
         kind, shape, (begin, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
         numbers = [*shape, begin, end]
     except (TypeError, KeyError, ValueError):
-        raise bad(path, f"the header of tensor {name!r} is malformed") from None
+        raise bad(path, f"the header of tensor {quoted(name)} is malformed") from None
     if not all(type(n) is int and 0 <= n < 1 << 63 for n in numbers):
-        raise bad(path, f"tensor {name!r} has a size or offset that is no whole number")
+        raise bad(path, f"tensor {quoted(name)} has a size or offset that is no whole number")
     if not isinstance(kind, str) or kind not in DTYPES:
-        raise bad(path, f"tensor {name!r} has the dtype {kind!r}, which is not supported")
+        raise bad(path, f"tensor {quoted(name)} has the dtype {kind!r}, which is not supported")
     need = prod(shape) * ITEM_SIZES[DTYPES[kind]]
     if end - begin != need:
-        raise bad(path, f"tensor {name!r} needs {need} bytes, its offsets give {end - begin}")
+        raise bad(path, f"tensor {quoted(name)} needs {need} bytes, its offsets give {end - begin}")
     return DTYPES[kind], tuple(shape), begin, end
 
 

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trims.disk.importers.base import MAX_TENSORS, MappedFile, bad, check_ratio
+from trims.disk.importers.base import MAX_TENSORS, MappedFile, bad, check_ratio, quoted
 
 STORED, DEFLATED = 0, 8
 _END = struct.Struct("<4s4H2LH")
@@ -46,7 +46,7 @@ def read_members(file: MappedFile) -> list[Member]:
     end = 0
     for member in sorted(members, key=lambda m: (m.offset, m.stored)):
         if member.offset < end:
-            raise bad(file.path, f"the member {member.name!r} overlaps another")
+            raise bad(file.path, f"the member {quoted(member.name)} overlaps another")
         end = member.offset + member.stored
     return [member for member in members if not member.name.endswith("/")]
 
@@ -57,7 +57,7 @@ def read_member(file: MappedFile, member: Member, check: bool = True) -> memoryv
     if member.method == DEFLATED:
         data = _inflate(file.path, member, data)
     if check and zlib.crc32(data) != member.crc:
-        raise bad(file.path, f"the member {member.name!r} does not have its checksum", "the file is damaged")
+        raise bad(file.path, f"the member {quoted(member.name)} does not have its checksum", "the file is damaged")
     return data
 
 
@@ -69,7 +69,7 @@ def read_start(file: MappedFile, member: Member, nbytes: int) -> bytes:
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[: 2 * nbytes + 64], nbytes)
     except zlib.error as error:
-        raise bad(file.path, f"the member {member.name!r} cannot be inflated: {error}") from None
+        raise bad(file.path, f"the member {quoted(member.name)} cannot be inflated: {error}") from None
 
 
 def _inflate(path: str, member: Member, data: memoryview) -> memoryview:
@@ -77,9 +77,9 @@ def _inflate(path: str, member: Member, data: memoryview) -> memoryview:
     try:
         out = inflater.decompress(data, member.nbytes + 1)
     except (zlib.error, MemoryError, OverflowError) as error:
-        raise bad(path, f"the member {member.name!r} cannot be inflated: {error or 'it is too large'}") from None
+        raise bad(path, f"the member {quoted(member.name)} cannot be inflated: {error or 'it is too large'}") from None
     if len(out) != member.nbytes or not inflater.eof:
-        raise bad(path, f"the member {member.name!r} is not {member.nbytes} bytes long as declared")
+        raise bad(path, f"the member {quoted(member.name)} is not {member.nbytes} bytes long as declared")
     return memoryview(out)
 
 
@@ -132,9 +132,9 @@ def _entries(file: MappedFile, start: int, nbytes: int, count: int) -> Iterator[
             raise bad(file.path, f"the member name {text!r} is no valid Unicode") from None
         size, stored, offset = _wide(file.path, name, extra, [size, stored, fields[16]])
         if flags & _ENCRYPTED:
-            raise bad(file.path, f"the member {name!r} is encrypted")
+            raise bad(file.path, f"the member {quoted(name)} is encrypted")
         if method not in (STORED, DEFLATED) or (method == STORED and stored != size):
-            raise bad(file.path, f"the member {name!r} is compressed in a way that is not supported ({method})")
+            raise bad(file.path, f"the member {quoted(name)} is compressed in a way that is not supported ({method})")
         check_ratio(file.path, name, size, stored)
         yield Member(name, method, crc, offset, stored, size)
 
@@ -160,5 +160,5 @@ def _locate(file: MappedFile, member: Member, limit: int) -> Member:
     fields = _LOCAL.unpack(file.view(member.offset, _LOCAL.size))
     at = member.offset + _LOCAL.size + fields[9] + fields[10]
     if fields[0] != b"PK\3\4" or fields[3] != member.method or at + member.stored > limit:
-        raise bad(file.path, f"the member {member.name!r} is not where the directory says", "it may be cut")
+        raise bad(file.path, f"the member {quoted(member.name)} is not where the directory says", "it may be cut")
     return Member(member.name, member.method, member.crc, at, member.stored, member.nbytes)
