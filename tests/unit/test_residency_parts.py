@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 
 import pytest
 from helpers.residency_script import key
@@ -105,6 +106,19 @@ def test_every_state_can_be_left_and_ends_in_absent() -> None:
 @pytest.mark.parametrize("what", ["loaded", "freed", "given up", "failed", "abandoned"])
 def test_nothing_but_a_promise_leaves_absent(what: str) -> None:
     assert next_state(ABSENT, what) is None
+
+
+def test_the_page_shows_the_table_as_it_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "residency.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:3] == "| *"]
+    states = [ABSENT, LOADING, RESIDENT, DOOMED]
+    shown = {
+        (state, row[0].split("**")[1]): cell.split()[0]
+        for row in rows
+        for state, cell in zip(states, row[1:], strict=True)
+        if cell != "-"
+    }
+    assert shown == TABLE
 
 
 def test_stories_are_bounded_both_ways() -> None:
