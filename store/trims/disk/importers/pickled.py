@@ -39,8 +39,10 @@ class Window:
         return bytes(self._data[self._at - nbytes : self._at])
 
     def readline(self) -> bytes:
+        """One line; b"" when it has no end, or an escape: no checkpoint has one, and decoding some of them warns."""
         line = bytes(self._data[self._at : self._at + _MAX_LINE])
-        return self.read(line.find(b"\n") + 1)
+        line = self.read(line.find(b"\n") + 1)
+        return b"" if b"\\" in line else line
 
 
 class Refused(BadInput):
