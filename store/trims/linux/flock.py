@@ -14,7 +14,7 @@ import time
 
 from trims.errors import LockTimeout, NotPermitted
 
-F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW = 36, 37, 38  # <fcntl.h>, Linux 3.15; absent from the fcntl module before Python 3.13
+F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW = 36, 37, 38  # <fcntl.h>, Linux 3.15; not in the module before 3.13
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, len, pid
 _POLL = 0.002  # seconds between tries while waiting: 5 ms and more starve under contention (measured)
 

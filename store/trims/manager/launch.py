@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -133,24 +134,20 @@ def _spawn(config: Config, paths: RuntimePaths, deadline: float) -> dict[str, An
         finally:
             os.close(log)
             os.close(write)
+        child.wait()  # it forks at once; the manager is its child
         data = _read_all(read, deadline)
     finally:
         os.close(read)
     if data is None:
-        child.kill()
-        child.wait()
+        os.killpg(child.pid, signal.SIGKILL)
         raise ManagerUnreachable("the manager was not ready in time", "it was ended again", _log_hint(paths))
     if not data:
-        status = child.wait()
         lines = last_lines(paths.log)
-        why = lines[-1] if lines else f"it ended with status {status}"
-        raise TrimsError("the manager did not start", why, _log_hint(paths), log=lines)
+        raise TrimsError("the manager did not start", lines[-1] if lines else "", _log_hint(paths), log=lines)
     answer = msgspec.json.decode(data)
     if "error" in answer:
-        child.wait()
         error = answer["error"]
         raise rebuild(error["code"], error["what"], error["why"], error["hint"], error["details"])
-    child.returncode = 0  # it lives on by itself: it is no child to wait for
     return dict(answer["ready"])
 
 

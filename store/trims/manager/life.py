@@ -56,12 +56,13 @@ class Manager:
         *,
         policy: str,
         cap: int,
+        own_socket: bool = True,
         spare: int = 0,
         idle_exit: float = float("inf"),
     ) -> None:
         self._paths, self._store, self._log, self._policy = paths, store, log, policy
         self.identity, self.since = secrets.token_hex(16), time.time()
-        self.machine, self._idle_exit = machine, idle_exit
+        self.machine, self._idle_exit, self._own_socket = machine, idle_exit, own_socket
         self._mailbox = Mailbox()
         self._lookups, self._builds = Pool(self._mailbox, "look", 2), Pool(self._mailbox, "build", 1)
         self._saver = Pool(self._mailbox, "save", 1)
@@ -168,9 +169,7 @@ class Manager:
             pids = ", ".join(str(pid) for pid, _ in orphan.holders)
             self._log(f"{orphan.ref or 'a model'} of an earlier manager is still held by {pids}", "info")
         for kept in self._wishes:
-            self._lookups.run(
-                lambda kept=kept: self._kept_form(kept), lambda form, kept=kept: self._restore(kept, form)
-            )
+            self._take_up(kept)
         if dead is None and not self._wishes and not left:
             return {}
         return {
@@ -182,6 +181,14 @@ class Manager:
                 for o in left
             ],
         }
+
+    def _take_up(self, kept: Kept) -> None:
+        """Look a wish of the journal up, then have it again."""
+
+        def found(form: Form | BaseException) -> None:
+            self._restore(kept, form)
+
+        self._lookups.run(lambda: self._kept_form(kept), found)
 
     def _kept_form(self, kept: Kept) -> Form:
         """In a thread: what a wish of the journal is about."""
@@ -240,6 +247,9 @@ class Manager:
 
     def _end(self) -> None:
         asked = self.executor.ending
+        self.server.stop_listening()
+        if self._own_socket:
+            _remove(self._paths.socket)  # from now on there is no manager, for whoever comes
         self.requests.close()
         state = self._state(pins_only=asked)
         held = any(True for _ in self.machine.leases())
@@ -254,5 +264,12 @@ class Manager:
             self._log(f"the journal cannot be written: {error}", "warning")
         self._index.close()
         if not held:
-            os.unlink(self._paths.index)  # otherwise the next life learns from it who still holds what
+            _remove(self._paths.index)  # otherwise the next life learns from it who still holds what
         self._mailbox.close()
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

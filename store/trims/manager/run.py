@@ -46,7 +46,7 @@ def run(config: Config, detached: bool, ready: Ready) -> int:
         lock = runtime.own(paths)
         stack.callback(os.close, lock)
         log.adopt()
-        manager = _manager(config, paths, log, stack)
+        manager = _manager(config, paths, log)
         _on_signals(manager, stack)
         log.write(f"the manager is ready: {_describe(manager)}")
         ready(describe(manager, paths))
@@ -57,7 +57,7 @@ def run(config: Config, detached: bool, ready: Ready) -> int:
     return 0
 
 
-def _manager(config: Config, paths: RuntimePaths, log: Log, stack: ExitStack) -> Manager:
+def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
     store = open_store(config.store)
     budgets = {HOST: units.parse_size(config.text("budget.host"), process.memory_limit())}
     spare = _spare(config, budgets[HOST])
@@ -70,18 +70,17 @@ def _manager(config: Config, paths: RuntimePaths, log: Log, stack: ExitStack) ->
     _raise_limits()
     _warn_of_neighbours(config, paths, log)
     listener = systemd.listener()
-    if listener is None:
-        listener = runtime.listen(paths)
-        stack.callback(_unlink, paths.socket)
+    own_socket = listener is None
     return Manager(
         paths,
         store,
         machine,
         {HOST: HostDevice()},
-        listener,
+        listener or runtime.listen(paths),
         log.write,
         policy=policy,
         cap=_connections(),
+        own_socket=own_socket,
         spare=spare,
         idle_exit=config["manager.idle_exit"],
     )
@@ -148,13 +147,6 @@ def _describe(manager: Manager) -> str:
     uses = {place: manager.machine.use(place).budget for place in manager.executor.places}
     budgets = ", ".join(f"{place} {units.format_size(budget)}" for place, budget in uses.items())
     return f"pid {os.getpid()}, budget {budgets}"
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def main(arguments: list[str]) -> int:
