@@ -134,9 +134,10 @@ def stop(settings: Settings, now: bool) -> Item:
     except ManagerNotRunning:
         return {"pid": None, "outcome": "not-running", "leases": 0}
     except ManagerUnreachable:
-        if not now or not kill(settings):
+        pid = kill(settings) if now else None
+        if pid is None:
             raise
-        return {"pid": found["pid"], "outcome": "killed", "leases": leases}
+        return {"pid": pid, "outcome": "killed", "leases": leases}
 
 
 def await_end(pid: int) -> None:
@@ -153,8 +154,8 @@ def await_end(pid: int) -> None:
         os.close(fd)
 
 
-def kill(settings: Settings) -> bool:
-    """End a manager that does not answer, by force; False when its process cannot be known for certain."""
+def kill(settings: Settings) -> int | None:
+    """End a manager that does not answer, by force; its number, or None when it cannot be known for certain."""
     import signal
 
     from trims.linux import process
@@ -162,21 +163,21 @@ def kill(settings: Settings) -> bool:
 
     snapshot = glance.look(settings)
     if snapshot is None:
-        return False
+        return None
     try:
         fd = os.pidfd_open(snapshot.pid)
     except OSError:
-        return False
+        return None
     try:
         if process.start_time(snapshot.pid) != snapshot.started:
-            return False
+            return None
         signal.pidfd_send_signal(fd, signal.SIGKILL)
     except OSError:
-        return False
+        return None
     finally:
         os.close(fd)
     await_end(snapshot.pid)
-    return True
+    return snapshot.pid
 
 
 def restart_(
@@ -195,6 +196,7 @@ def restart_(
         {"budget.host": host_budget, "manager.idle_exit": idle_exit, "residency.policy": policy, "residency.ttl": ttl}
     )
     check_values(settings)
+    keep_flags(settings)
     snapshot = glance.look(settings)
     kept = sorted({r.ref for r in snapshot.residencies if r.state == "resident"}) if snapshot and keep_warm else []
     stop(settings, now)
@@ -204,6 +206,21 @@ def restart_(
 
         return resident.warm(settings, tuple(kept))
     return 0
+
+
+def keep_flags(settings: Settings) -> None:
+    """What the manager was started with by flags stays so, unless a flag or the configuration now says otherwise."""
+    from trims.client.control import Control
+
+    config = settings.config
+    try:
+        with Control(config.sockets) as control:
+            item = control.request("status", wait=5.0)[0]
+    except TrimsError:
+        return
+    budget = item.get("budgets", {}).get("host", {}).get("budget")
+    old = {"budget.host": str(budget) if budget else None, "residency.policy": item.get("policy")}
+    settings.override({key: value for key, value in old.items() if value and config.origin(key) == "default"})
 
 
 def status_(

@@ -50,14 +50,19 @@ RIGHT = ("size", "int", "time", "span", "took")
 def emit(
     settings: Settings, schema: str, items: Sequence[Item], columns: tuple[Column, ...], quiet: str | None = "name"
 ) -> None:
-    """Print a listing. quiet: the field that `-q` prints, one a line; None prints nothing then."""
+    """Print a listing. quiet: the field that `-q` prints, one a line; None prints nothing then.
+
+    Fields that begin with `_` are there for the table only.
+    """
     form = settings.form
+    if form in ("json", "jsonl"):
+        items = [{key: value for key, value in item.items() if key[0] != "_"} for item in items]
     if form == "json":
         write(document(schema, [to_json(item) for item in items]))
     elif form == "jsonl":
         write("".join(to_json({"schema": f"trims.{schema}/1", "event": "item", **item}) + "\n" for item in items))
     elif settings.quiet:
-        write("".join(f"{clean(item[quiet])}\n" for item in items if item[quiet] is not None) if quiet else "")
+        write("".join(f"{clean(str(item[quiet]))}\n" for item in items if item[quiet] is not None) if quiet else "")
     else:
         write(listing_text(settings, items, columns))
 

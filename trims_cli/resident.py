@@ -29,9 +29,9 @@ WARM = (
     *_WHERE,
     Column("OUTCOME", "outcome"),
     Column("TIME", "seconds", "took"),
-    Column("VICTIMS", "victim_names"),
+    Column("VICTIMS", "_victims"),
 )
-EVICT = (*_WHO, *_WHERE, Column("OUTCOME", "outcome"), Column("HOLDERS", "holder_pids"))
+EVICT = (*_WHO, *_WHERE, Column("OUTCOME", "outcome"), Column("HOLDERS", "_holders"))
 UNPIN = (*_WHO, Column("OWNER", "owner"))
 WAITED = (Column("CONDITION", "condition"), Column("NAME", "name"), Column("PLACE", "place"))
 FLAVOURS = ("auto", "raw", "onnxruntime", "torch")
@@ -212,7 +212,7 @@ def _conclude(
 def shape(item: Item) -> Item:
     """An item of the protocol in the words of the listings: name and id for ref and digest."""
     shaped: Item = {{"ref": "name", "digest": "id"}.get(key, key): value for key, value in item.items()}
-    for field, short in (("victims", "victim_names"), ("holders", "holder_pids")):
+    for field, short in (("victims", "_victims"), ("holders", "_holders")):
         if field in item:
             shaped[field] = [shape(part) for part in item[field]]
             shaped[short] = [part.get("ref") or part.get("pid") for part in item[field]]

@@ -31,7 +31,7 @@ p  P         pin the model under the cursor; drop its pins
 e            evict it, after a question
 Z            pause, and go on
 + -          slower, faster
-? h          this help; any key leaves it"""
+? h          this help"""
 
 
 def frame(state: State, sample: Sample, width: int, height: int) -> Group:
@@ -131,6 +131,8 @@ def _style(row: Item, state: State) -> str:
 def _footer(state: State) -> Text:
     if state.mode == "search":
         return Text(f"search: {output.clean(state.search)}_", "bold")
+    if state.mode == "help":
+        return Text("any key leaves this help", "bold")
     if state.mode == "confirm":
         return Text("evict the model under the cursor? y/N", "bold")
     return Text(state.message, "bold") if state.message else Text(_plain(KEYS, state), "dim")

@@ -78,8 +78,8 @@ def test_toml_edit_leaves_other_forms_alone(tmp_path: Path, text: str) -> None:
 
 LINES = st.sampled_from(
     ["[store]", "[ui]", "[a.b]", 'path = "/x"', "path = '/x'", 'n = "a\\\\b"', "k = 12", "k = 012", "k = 1.5",
-     "t = true", "# note", 'x = "y" # z', "", "  ", 'codec="none"', "a.b = 1", "l = [1]", '"q" = 2', "bad", "= 3", "[ store ]",
-     "d = 1_0", 'u = "é"', "k = +1", "[[x]]"]
+     "t = true", "# note", 'x = "y" # z', "", "  ", 'codec="none"', "a.b = 1", "l = [1]", '"q" = 2', "bad", "= 3",
+     "[ store ]", "d = 1_0", 'u = "é"', "k = +1", "[[x]]"]
 )  # fmt: skip
 
 
