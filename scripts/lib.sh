@@ -39,5 +39,7 @@ use_venv() {
             die "pip could not install trims: is a package index reachable?"
         printf '%s\n' "$wanted" >"$stamp"
     fi
+    # pip compiles what it installs, but not an editable tree; start-up is a feature here, so it is never left to chance.
+    "$python" -m compileall -q "$root/store" "$root/trims_cli" "$root/bench"
     export PATH=$venv/bin:$PATH
 }
