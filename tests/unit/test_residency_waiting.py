@@ -35,6 +35,18 @@ def test_idle_and_gone_hold_when_it_is_so() -> None:
     assert held(s.freed("a"))
 
 
+def test_gone_holds_also_when_the_next_client_has_it_loaded_at_once() -> None:
+    s = Script()
+    s.attach("a", 4, conn=1)
+    s.loaded("a")
+    s.evict("a", force=True, conn=2)
+    s.attach("a", 4, conn=3)
+    s.wait_for("gone", "a")
+    s.close(1)
+    effects = s.freed("a")
+    assert held(effects) and load("a", 2, 4) in effects
+
+
 def test_free_counts_spare_pages_but_not_what_could_be_evicted() -> None:
     s = Script()
     s.resident("a", nbytes=6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trims.residency.core import Core
 from trims.residency.effects import Cancel
+from trims.residency.events import WaitAsked
 from trims.residency.records import Place, Residency
 from trims.residency.states import ABSENT, LOADING
 from trims.units import format_size
@@ -31,15 +32,25 @@ def gone(core: Core, residency: Residency) -> None:
     place = core.places[key.place]
     place.overtakers.pop(key, None)
     residency.freeing, residency.hits, residency.victims = False, 0, ()
-    for subject in ("", key.digest):
-        for watch in core.watches.get(subject, {}).values():
-            watch.left.discard(key)
+    _tell_watches(core, residency)
     core.touched.add("")
     if residency.waiters:
         place.line.setdefault(key, residency)
         core.dirty[place.name] = None
     else:
         leave_line(core, place, residency)
+
+
+def _tell_watches(core: Core, residency: Residency) -> None:
+    """Note it where its going is awaited: the next client may have it loaded again before anybody looks."""
+    key = residency.key
+    left = any(r.state != ABSENT for r in core.of_digest(key.digest, key.place))
+    for subject in ("", key.digest):
+        for watch in core.watches.get(subject, {}).values():
+            watch.left.discard(key)
+            event = watch.event
+            if isinstance(event, WaitAsked) and event.condition == "gone" and event.place == key.place and subject:
+                watch.acted = watch.acted or not left
 
 
 def leave_line(core: Core, place: Place, residency: Residency) -> None:

@@ -69,8 +69,8 @@ class Waiter:
 class Watch:
     """A request that waits for something to become true.
 
-    subject: the digest it is about, "" for a place or for everything. acted: an eviction has been decided. left: the
-    keys whose going it still awaits. items: its answer.
+    subject: the digest it is about, "" for a place or for everything. acted: an eviction has been
+    decided, or what is waited for has been so. left: the keys whose going it still awaits. items: its answer.
     """
 
     event: EvictAsked | ForgetAsked | WaitAsked | StopAsked

@@ -56,7 +56,7 @@ def check(core: Core) -> None:
 def _look(core: Core, watch: Watch) -> None:
     event = watch.event
     if isinstance(event, WaitAsked):
-        if _missing(core, event) == "":
+        if watch.acted or _missing(core, event) == "":
             item = {"condition": event.condition, "ref": event.ref, "place": event.place, "held": True}
             core.reply(watch.ask, (item,))
     elif isinstance(event, StopAsked):
