@@ -284,8 +284,9 @@ def test_every_option_that_can_be_seen_is_copied() -> None:
     options.log_severity_level = 4
     for name in ort_options.RUNTIME_ENTRIES + ort_options.GRAPH_ENTRIES:
         options.add_session_config_entry(name, "7")
-    copy = ort_options.fresh(options)
-    assert copy is not options
+    wanted = ort_options.Wanted(options)
+    copy = wanted.fresh()
+    assert copy is not options and not wanted.is_default
     for name in ("enable_mem_pattern", "execution_mode", "inter_op_num_threads", "log_severity_level"):
         assert getattr(copy, name) == getattr(options, name)
     for name in ort_options.RUNTIME_ENTRIES + ort_options.GRAPH_ENTRIES:

@@ -20,7 +20,7 @@ from trims.client.mapping import Hold, Region
 from trims.client.session import Session, SessionLost
 from trims.disk.store import Store, open_store
 from trims.errors import ManagerNotRunning, ManagerUnreachable, TrimsError, UsageError
-from trims.places import AUTO, DISK, REMOTE, parse_place
+from trims.places import AUTO, DISK, HOST, REMOTE, parse_place
 
 _QUIET = 5.0  # seconds for which a socket that did not answer is not tried again by "auto": each try costs the hello
 _silent: dict[str, float] = {}
@@ -86,19 +86,18 @@ def _managed(
     ref: str, place: str, prefer: str, timeout: float, root: str, sockets: list[str]
 ) -> tuple[Backend, Attachment] | None:
     """The model by the first manager that serves it; None to go on without one."""
-    here = local_store(root)
     reasons: list[TrimsError] = []
     for path in sockets:
         try:
-            _check_store(_session(path, place == AUTO), here, root)
-            backend = ManagerBackend(path, ref, "host" if place == AUTO else place, timeout, here)
+            here = _store_served(_session(path, place == AUTO), root)
+            backend = ManagerBackend(path, ref, HOST if place == AUTO else place, timeout, here)
             return backend, backend.attach("auto", prefer)
         except ManagerNotRunning as error:
             if error.details.get("stale"):
                 reasons.append(error)
         except ManagerUnreachable as error:
             reasons.append(error)
-    if place != AUTO or (here is None and reasons):
+    if place != AUTO or (reasons and local_store(root) is None):
         raise reasons[0] if reasons else _not_running(sockets)
     if reasons:
         warnings.warn(f"using {ref} without a manager: {reasons[0]}", DirectModeWarning, stacklevel=4)
@@ -122,14 +121,21 @@ def _session(path: str, impatient: bool) -> Session:
         raise
 
 
-def _check_store(session: Session, here: Store | None, root: str) -> None:
-    """A client that sees no store of its own takes the manager's."""
-    if here is not None and session.welcome.store_id != here.id:
-        raise ManagerUnreachable(
-            f"the manager at {session.path} serves another store",
-            f"it serves {session.welcome.store}, not {root}",
-            "name its store with TRIMS_STORE, or another socket with TRIMS_SOCKET",
-        )
+def _store_served(session: Session, root: str) -> Store | None:
+    """The store at `root`, which the manager serves; None where this process sees none: then it takes the manager's.
+
+    Compared once for a session. Raises ManagerUnreachable when the manager serves another one.
+    """
+    if session.serves is None or session.serves[0] != root:
+        here = local_store(root)
+        if here is not None and session.welcome.store_id != here.id:
+            raise ManagerUnreachable(
+                f"the manager at {session.path} serves another store",
+                f"it serves {session.welcome.store}, not {root}",
+                "name its store with TRIMS_STORE, or another socket with TRIMS_SOCKET",
+            )
+        session.serves = (root, here)
+    return session.serves[1]
 
 
 def local_store(root: str) -> Store | None:

@@ -68,7 +68,7 @@ class Contents:
     __slots__ = ("_manifest", "files", "graph", "views")
 
     def __init__(self, columns: _Columns, manifest: Callable[[], Manifest]) -> None:
-        dtypes = [dtype_of(name) for name in columns.dtypes]
+        dtypes = map({name: dtype_of(name) for name in set(columns.dtypes)}.__getitem__, columns.dtypes)
         self.views: dict[str, View] = dict(
             zip(columns.names, zip(columns.shapes, dtypes, columns.offsets, strict=True), strict=True)
         )

@@ -20,12 +20,16 @@ import struct
 import threading
 import time
 from collections import deque
+from typing import TYPE_CHECKING
 
 from trims.errors import ManagerUnreachable, ProtocolError, rebuild
 from trims.linux import fdpass
 from trims.version import __version__
 from trims.wire.framing import Decoder, encode
 from trims.wire.messages import VERSION, Attach, Attached, Hello, Message, Progress, Refused, Release, Welcome
+
+if TYPE_CHECKING:
+    from trims.disk.store import Store
 
 GRACE = 5.0
 """How much longer than a request's own timeout to wait: the manager answers by then, or it is wedged."""
@@ -68,11 +72,15 @@ class Lease:
 
 
 class Session:
-    """A connection whose hello has been answered. `welcome` says by whom."""
+    """A connection whose hello has been answered.
+
+    welcome: who answered. serves: the store directory that was compared with the manager's, and the store in it.
+    """
 
     def __init__(self, path: str, sock: socket.socket, hello_timeout: float) -> None:
         """Takes `sock`, connected. Raises ManagerUnreachable when no manager of our version answers in time."""
         self.path = path
+        self.serves: tuple[str, Store | None] | None = None
         self.retired = False
         self._sock = sock
         self._decoder = Decoder("manager")

@@ -65,7 +65,7 @@ def session(
     """
     if share not in ("exact", "max"):
         raise UsageError(f"bad share {share!r}", "", "use exact or max")
-    start = _Start(model, share == "exact", sess_options, providers, options)
+    start = _Start(model, share == "exact", ort_options.Wanted(sess_options), providers, options)
     if not ort_options.can_share():
         return start.native(f"onnxruntime {ort.__version__} copies what it is given; 1.31 is the first that does not")
     why = ""
@@ -92,14 +92,14 @@ class _Start:
         self,
         model: Model,
         prepack: bool,
-        given: ort_options.OptionsLike,
+        wanted: ort_options.Wanted,
         providers: list[Any] | None,
         more: dict[str, Any],
     ) -> None:
-        self._model, self._prepack, self._given, self._providers, self._more = model, prepack, given, providers, more
+        self._model, self._prepack, self._wanted, self._providers, self._more = model, prepack, wanted, providers, more
         names = {p[0] if isinstance(p, tuple) else p for p in providers or ()}
         self.on_cpu = names <= _CPU and (bool(names) or set(ort.get_available_providers()) <= _CPU)
-        self.is_default = ort_options.is_default(given) and not any(more.get(name) for name in _GRAPH_ARGUMENTS)
+        self.is_default = wanted.is_default and not any(more.get(name) for name in _GRAPH_ARGUMENTS)
 
     def variant(self) -> ort.InferenceSession:
         """From the derived form, built when the store has none. Raises NoSuchVariant, ONNX Runtime's errors."""
@@ -125,16 +125,18 @@ class _Start:
         self.warn(f"its session has weights of its own: {why}")
         region = self._model.region(RAW)
         whole = complete(_graph(region), lambda offset, nbytes: region.blob((offset, nbytes)))
-        given = ort_options.fresh(self._given)
+        options = self._wanted.given
+        if callable(options) or not self._prepack:
+            options = self._wanted.fresh()
         if not self._prepack:
-            given.add_session_config_entry(ort_options.DISABLE_PREPACKING, "1")
-        return ort.InferenceSession(whole, given, self._providers, **self._more)
+            options.add_session_config_entry(ort_options.DISABLE_PREPACKING, "1")
+        return ort.InferenceSession(whole, options, self._providers, **self._more)
 
     def warn(self, text: str) -> None:
         warnings.warn(f"{self._model.ref}: {text}", NotSharedWarning, stacklevel=_stack_level())
 
     def _over(self, region: Region, optimised: bool) -> ort.InferenceSession:
-        options = ort_options.over(region.base, ort_options.fresh(self._given), optimised, self._prepack)
+        options = ort_options.over(region.base, self._wanted.fresh(), optimised, self._prepack)
         # Without this a refusal is printed on standard output and the same thing is tried a second time.
         more = {"enable_fallback": 0, **self._more}
         made = ort.InferenceSession(_graph(region), options, self._providers, **more)
