@@ -121,7 +121,8 @@ def test_another_users_manager(manager: Any) -> None:
     loaded = "import json, pwd, trims_cli.hot, trims_cli.output, trims_cli.resident, trims_cli.status"
     program = f"{loaded}\nimport os; os.setgroups([]); os.setgid(12345); os.setuid(12345)\n{cli.TRIMS[2]}"
     for words in (["evict", "--all"], ["status"]):
-        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+        env = {**os.environ, "XDG_CONFIG_HOME": "/nowhere"}
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, env=env)
         assert done.returncode == 4 and "Traceback" not in done.stderr, done
         assert "another user" in done.stdout + done.stderr
 

@@ -177,8 +177,8 @@ def running(store: Store) -> Iterator[Store]:
 def test_the_screen(running: Store) -> None:
     top = Terminal("top", "--interval", "100ms")
     try:
-        shown = top.until("beta:latest")
-        assert "alpha:latest" in shown and "host" in shown and "q quit" in shown
+        shown = top.until("q quit")
+        assert "alpha:latest" in shown and "beta:latest" in shown and "host" in shown
         top.child.send("jp")
         top.until("pin beta:latest")
         top.child.send("P")
