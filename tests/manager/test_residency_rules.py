@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -185,3 +186,23 @@ def test_pins_outlive_a_killed_manager(managers: Callable[..., Any]) -> None:
         assert client.request("wait", condition="warm", ref="a")[0]["held"]
         with pytest.raises(Pinned):
             client.request("evict", ref="a")
+
+
+def test_a_pin_that_cannot_be_looked_up_today_is_kept_for_tomorrow(managers: Callable[..., Any]) -> None:
+    with ExitStack() as stack:
+        place = Place(managers(budget_host="10MiB"), stack)
+        place.import_models(3, "a", "b")
+        (item,) = place.client().request("pin", ref="a", owner="ann")
+        place.manager.stop()
+        sidecar = Path(open_store(str(place.manager.runtime.store)).paths.sidecar(item["digest"]))
+        content = sidecar.read_bytes()
+        sidecar.chmod(0o644)
+        sidecar.write_bytes(content[:100])
+        place.manager = managers(budget_host="10MiB")
+        place.client().request("pin", ref="b", owner="bob")  # the journal is written anew
+        place.manager.stop()
+        sidecar.write_bytes(content)
+        place.manager = managers(budget_host="10MiB")
+        for name in ("a", "b"):
+            assert place.client().request("wait", condition="warm", ref=name)[0]["held"]
+        assert len(place.client().request("unpin")) == 2

@@ -15,6 +15,7 @@ from socket import socket
 
 from trims.devices.base import Device
 from trims.disk.store import Store
+from trims.errors import NoSuchModel, NoSuchVariant
 from trims.linux import process
 from trims.manager import journal, orphans
 from trims.manager.connection import Connection
@@ -75,6 +76,7 @@ class Manager:
         self.server.watch(self._mailbox.fd, lambda _: self._mailbox.deliver())
         earlier = journal.read(paths.journal)
         self._counters, self._wishes = earlier.counters, earlier.kept
+        self._untaken = dict.fromkeys(earlier.kept)  # not yet looked up: still to be kept
         dead = reader.read(paths.index)
         mark_closed(paths.index)
         left = orphans.find(dead, earlier.orphans)
@@ -198,7 +200,10 @@ class Manager:
     def _restore(self, kept: Kept, form: Form | BaseException) -> None:
         if not isinstance(form, Form):
             self._log(f"{kept.ref} is not taken up again: {form}", "warning")
-            return
+            if isinstance(form, (NoSuchModel, NoSuchVariant)):
+                self._untaken.pop(kept, None)
+            return  # a store that cannot be read today may be back for the next life
+        self._untaken.pop(kept, None)
         expires = float("inf") if kept.expires is None else kept.expires - time.time() + time.monotonic()
         if expires > time.monotonic():
             what = (form.key, kept.ref, form.nbytes, kept.owner, kept.reason, expires)
@@ -220,7 +225,9 @@ class Manager:
         self.executor.journal_due = True
 
     def _state(self, pins_only: bool = False) -> journal.State:
-        return journal.take(self.machine, self._orphans.orphans.values(), self._counters, pins_only)
+        state = journal.take(self.machine, self._orphans.orphans.values(), self._counters, pins_only)
+        state.kept.extend(kept for kept in self._untaken if kept.owner or not pins_only)
+        return state
 
     def _save(self) -> None:
         state = self._state()
