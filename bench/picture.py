@@ -23,7 +23,12 @@ from bench.world import ROOT, TRIMS, World
 
 WIDTH, HEIGHT, SECONDS = 118, 17, 5.0
 TARGET = ROOT / "docs" / "pictures" / "top.svg"
-HOLDER = "import sys, trims; held = [trims.open(name).tensors() for name in sys.argv[1:]]; print(flush=True); sys.stdin.read()"
+HOLDER = """
+import sys, trims
+held = [trims.open(name).tensors() for name in sys.argv[1:]]
+print(flush=True)
+sys.stdin.read()
+"""
 
 
 def holders(world: World, *uses: list[str]) -> list[subprocess.Popen[bytes]]:
