@@ -228,6 +228,9 @@ def test_what_is_not_there(store: Store, home: Path) -> None:
         trims.open("m", store=str(home / "elsewhere"))
     with pytest.raises(UsageError, match="no place"):
         trims.open("m", "moon")
+    for timeout in (-1.0, float("nan")):
+        with pytest.raises(UsageError, match="bad timeout"):
+            trims.open("m", timeout=timeout)
     with pytest.raises(UsageError, match="place remote"):
         trims.open("m", "remote")
     with trims.open("m") as model, pytest.raises(NoSuchVariant):

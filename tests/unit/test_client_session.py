@@ -136,7 +136,10 @@ def test_a_silent_manager_costs_a_quarter_of_a_second(path: Path) -> None:
     ("say", "message"),
     [
         (lambda peer: peer.welcome(version=99), "protocol is 99, ours is 1"),
-        (lambda peer: peer.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n"), "speaks no trims"),
+        (
+            lambda peer: peer.sock.sendall(b"HTTP/1.1 400 Bad Request\r\n"),
+            "cannot be understood: the peer speaks no trims",
+        ),
         (lambda peer: None, "closed the connection"),
         (lambda peer: peer.say(Refused(id=0, code="unreachable", what="too many connections")), "too many connections"),
         (lambda peer: [peer.hear(), peer.say(Progress(id=0, done=0, total=0))], "closed the connection"),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -47,6 +46,8 @@ def open(
     store, socket: instead of the configured ones.
     """
     text = _canonical(ref)
+    if not timeout >= 0:
+        raise UsageError(f"bad timeout {timeout!r}", "it is no number of seconds", "use 0, 60.0 or float('inf')")
     prefer = importlib.import_module(_ORT_KEY).variant_key() if "onnxruntime" in sys.modules else ""
     backend, attachment = choose(text, place, prefer, timeout, store, socket)
     return Model(text, backend, attachment)
@@ -89,7 +90,6 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
         self.place = first.place
         self.variant = first.variant
         self.backend = backend
-        self._lock = threading.Lock()
         self._regions = {first.variant: first.region}
         self._raw = first.region if first.variant == RAW else None
         self._watches: list[Callable[[], bool]] = [first.region.watch()]
@@ -143,16 +143,19 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
     def region(self, variant: str = RAW) -> Region:
         """The mapped form `variant`, attached now if it was not. Raises NoSuchVariant; for integrations."""
         self._check_open()
-        with self._lock:
-            found = self._regions.get(variant)
-            if found is None:
-                found = self.backend.attach(variant).region
-                self._check_open()  # closed by another thread meanwhile: dropping `found` ends its lease
-                self._regions[variant] = found
-                self._watches.append(found.watch())
-                if variant == RAW:
-                    self._raw = found
-            return found
+        found = self._regions.get(variant)
+        if found is None:
+            # Without a lock, which a fork could leave locked for ever: of two threads one drops what it attached.
+            made = self.backend.attach(variant).region
+            found = self._regions.setdefault(variant, made)
+            if found is made:
+                self._watches.append(made.watch())
+            if variant == RAW:
+                self._raw = found
+            if self._closed:  # by another thread, meanwhile
+                self.close()
+                self._check_open()
+        return found
 
     # ---- frameworks
 

@@ -89,7 +89,7 @@ class Session:
         self._waiting: dict[int, _Pending] = {}
         self._turn = threading.Condition(threading.Lock())
         self._reading = False
-        self._lost = ""
+        self._what, self._lost = "the manager has gone", ""
         self._unwanted = False
         self._leases: set[int] = set()
         self._queue: deque[bytes] = deque()
@@ -185,7 +185,7 @@ class Session:
                 if pending.answer is not None:
                     return
                 if self._lost:
-                    raise SessionLost("the manager has gone", self._lost, "see `trims status`")
+                    raise SessionLost(self._what, self._lost, "see `trims status`")
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise ManagerUnreachable("the manager does not answer", "", "see `trims status` and `trims logs`")
@@ -221,6 +221,7 @@ class Session:
         except OSError as error:
             self._lose(os.strerror(error.errno or 0))
         except ProtocolError as error:
+            self._what = "the manager cannot be understood"
             self._lose(str(error))
 
     def _deliver(self, message: Message) -> None:
