@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 
 from trims.paths import RuntimePaths
-from trims.shmindex import reader
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
 if TYPE_CHECKING:
@@ -20,7 +19,12 @@ if TYPE_CHECKING:
 def look(settings: Settings) -> Snapshot | None:
     """The index of the first living manager among the candidates, or None."""
     for socket in settings.config.sockets:
-        snapshot = reader.read(RuntimePaths(socket).index)
+        path = RuntimePaths(socket).index
+        if not os.path.exists(path):
+            continue
+        from trims.shmindex import reader  # 1 ms that is spared where no manager has ever run
+
+        snapshot = reader.read(path)
         if snapshot is not None and snapshot.alive:
             return snapshot
     return None

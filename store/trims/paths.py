@@ -5,8 +5,6 @@ The store's layout is documented in trims-store(5), the runtime directory's in t
 
 from __future__ import annotations
 
-import zlib
-
 SOCKET = "trims.sock"
 
 
@@ -62,6 +60,10 @@ class StorePaths:
         """The manifest and layout of a container, as one JSON file beside it."""
         return f"{self.root}/containers/{digest[:2]}/{digest}.json"
 
+    def variants_of(self, digest: str) -> str:
+        """The directory of a model's variants; missing when it has none."""
+        return f"{self.root}/variants/{digest}"
+
     def variant(self, digest: str, key: str) -> str:
         return f"{self.root}/variants/{digest}/{key}.h5"
 
@@ -79,6 +81,8 @@ class StorePaths:
 
 def shard(ref: str) -> str:
     """The two hexadecimal digits that spread refs over 256 directories: the low byte of the ref's CRC-32."""
+    import zlib  # here, since listing never asks
+
     return f"{zlib.crc32(ref.encode()) & 0xFF:02x}"
 
 
