@@ -76,13 +76,7 @@ class Resolver:
         named = self.quick_name(text)
         if named is None:
             return None
-        if variant == "auto":
-            if prefer:
-                form = self._forms.get((named.digest, prefer))
-                if form is not None or not is_key(prefer) or self._has(named.digest, prefer):
-                    return form
-            variant = RAW
-        return self._forms.get((named.digest, variant))
+        return self._forms.get((named.digest, self._auto(named, prefer) if variant == "auto" else variant))
 
     def quick_flavour(self, text: str, flavour: str) -> Form | None:
         """The form a warm names, if that takes no reading."""
@@ -136,8 +130,9 @@ class Resolver:
         """The form an attach names. Raises what is wrong with it."""
         named = self.quick_name(text) or self.slow_name(text)
         if variant == "auto":
-            usable = prefer and is_key(prefer) and self._has(named.digest, prefer)
-            variant = prefer if usable else RAW
+            if not prefer and named.format == "onnx" and os.path.isdir(self._store.paths.variants_of(named.digest)):
+                self._learn_key()
+            variant = self._auto(named, prefer)
         return self.form(named, variant)
 
     def slow_flavour(self, text: str, flavour: str) -> Form:
@@ -188,6 +183,20 @@ class Resolver:
         form = Form(Key(digest, variant, self._place), named.ref, nbytes, container, path)
         self._forms[digest, variant] = form
         return form
+
+    def _auto(self, named: Named, prefer: str) -> str:
+        """The form that "auto" means: `prefer`, or what this manager derives of an ONNX model, where that is at hand.
+
+        A client that has not imported ONNX Runtime yet names no preference, and most that open an ONNX model will.
+        """
+        key = prefer or (self._variants.key if named.format == "onnx" else "")
+        return key if is_key(key) and self._has(named.digest, key) else RAW
+
+    def _learn_key(self) -> None:
+        try:
+            self._variants.find_key()
+        except TrimsError:
+            pass  # nothing can be derived here: raw it is
 
     def _has(self, digest: str, key: str) -> bool:
         return (digest, key) in self._forms or os.path.exists(self._store.paths.variant_sidecar(digest, key))

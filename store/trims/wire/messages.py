@@ -39,7 +39,8 @@ class Attach(Request, frozen=True, tag="attach"):
     """Make resident if it is not, and take a lease.
 
     variant: "raw", the key of a derived form of the model (see trims-store(5)), or "auto": `prefer` where the store has
-    that variant of this model, raw otherwise.
+    that variant of this model, raw otherwise. With no `prefer`, an ONNX model comes in the variant that the manager
+    itself derives, where the store has it.
     """
 
     ref: str
