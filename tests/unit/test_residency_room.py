@@ -207,6 +207,18 @@ def test_a_small_one_may_go_before_only_while_the_head_keeps_its_bytes() -> None
     assert {k for k, _ in s.loads.values()} == {key("s3"), key("s4")}
 
 
+def test_who_went_before_counts_anew_for_each_head() -> None:
+    s = Script()
+    s.attach("a", 5)
+    s.loaded("a")
+    s.attach("big", 8, conn=2)
+    s.attach("s1", 1, conn=3)
+    s.attach("s2", 1, conn=3)
+    s.close(2)
+    assert s.attach("big", 8, conn=4) == []
+    assert s.attach("s3", 1, conn=3) == [load("s3", 4, 1)]
+
+
 def test_the_head_is_not_starved_by_small_ones_that_come_and_go() -> None:
     s = Script()
     s.attach("a", 2)
