@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -346,3 +347,28 @@ def test_torch_writes_reach_neither_the_manager_nor_a_neighbour(served: Any) -> 
         del before
     gc.collect()
     until_leases(served, [])
+
+
+def test_an_onnx_model_opened_before_onnxruntime_is_imported_is_resident_once(manager: Any, models: Any) -> None:
+    """The usual order of a program; opening it raw first would hold the weights twice."""
+    pytest.importorskip("onnxruntime")
+    from trims.disk.importers import open_source
+    from trims.integrations import ort_variant
+
+    store = open_store(str(manager.runtime.store))
+    with open_source(str(models.onnx)) as source:
+        digest = import_model(store, source, "cnn").entry.digest
+    ort_variant.build(store, digest)
+    code = """
+        import json, sys, trims
+        with trims.open("cnn", "host") as model:
+            assert "onnxruntime" not in sys.modules
+            first = model.variant
+            session = model.onnxruntime()
+            assert first == model.variant and first.startswith("ort-"), first
+        """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=manager.runtime.env, timeout=60)
+    assert done.returncode == 0
+    snapshot = reader.read(RuntimePaths(str(manager.runtime.socket)).index)
+    assert snapshot is not None
+    assert [r.variant.startswith("ort-") for r in snapshot.residencies] == [True]
