@@ -37,6 +37,8 @@ from trims.version import __version__
 from trims.wire.framing import encode
 from trims.wire.messages import VERSION, Message, Welcome
 
+SAVING = 60.0
+"""Seconds between two journals when only counters have changed."""
 FAREWELL = 1.0
 """Seconds for the last answers to be taken."""
 _OURSELVES = 0
@@ -80,8 +82,8 @@ class Manager:
         dead = reader.read(paths.index)
         mark_closed(paths.index)
         left = orphans.find(dead, earlier.orphans)
-        self._index = self._new_index(list(devices))
-        self.executor.publisher = Publisher(machine, self._index, list(devices), self.executor.progress)
+        index = self._new_index(list(devices))
+        self.executor.publisher = Publisher(machine, index, list(devices), self.executor.progress)
         self.welcome = encode(Welcome(VERSION, __version__, os.getpid(), self.identity, store.root, store.id))
         self.found = self._take_over(dead, left)
         self._orphans = orphans.Watch(left, self.server.watch, self.server.unwatch, self._orphan_gone)
@@ -89,6 +91,7 @@ class Manager:
             self.executor.keep_spare(place, spare)
         if idle_exit != float("inf"):
             self.server.at(time.monotonic() + idle_exit, self._look_whether_idle)
+        self._save_now_and_then()
         self.rest(time.monotonic())
 
     # ---- life
@@ -240,6 +243,10 @@ class Manager:
 
         self._saver.run(lambda: journal.write(self._paths.journal, state), done)
 
+    def _save_now_and_then(self) -> None:
+        self.executor.journal_due = self.executor.journal_due or self.requests.last_activity > time.monotonic() - SAVING
+        self.server.at(time.monotonic() + SAVING, self._save_now_and_then)
+
     def _look_whether_idle(self) -> None:
         busy = any(True for _ in self.machine.leases()) or any(True for _ in self.machine.pins())
         now = time.monotonic()
@@ -260,6 +267,9 @@ class Manager:
         self.requests.close()
         state = self._state(pins_only=asked)
         held = any(True for _ in self.machine.leases())
+        self.executor.publisher.close()
+        if not held:
+            _remove(self._paths.index)
         self.server.finish(FAREWELL)
         for pool in (self._saver, self._builds, self._lookups):
             pool.close()
@@ -269,9 +279,6 @@ class Manager:
             journal.write(self._paths.journal, state)
         except OSError as error:
             self._log(f"the journal cannot be written: {error}", "warning")
-        self._index.close()
-        if not held:
-            _remove(self._paths.index)  # otherwise the next life learns from it who still holds what
         self._mailbox.close()
 
 

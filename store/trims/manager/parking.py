@@ -18,6 +18,10 @@ from trims.manager.server import Server
 from trims.manager.variants import Errand
 from trims.manager.workers import Pool
 
+LEAST = 1.0
+"""Seconds that a look-up is given even if its request would wait for less: it takes no longer unless a disk hangs, and
+only the machine can say what a request without patience is to be told."""
+
 
 class Lookup:
     """One parked request: first `work` in a thread, then, in the loop, `then` with what came of it.
@@ -59,7 +63,7 @@ class Parking:
         connection.parked, connection.errand = lookup.request, lookup.errand
         pool.run(lookup.work, lambda outcome: self._done(lookup, outcome))
         if timeout != float("inf"):
-            self._server.at(time.monotonic() + max(0.0, timeout), lambda: self._late(lookup, timeout))
+            self._server.at(time.monotonic() + max(LEAST, timeout), lambda: self._late(lookup, timeout))
 
     def attempt(self, connection: Connection, request: int, act: Callable[[], None]) -> None:
         """Do something for a request; whatever goes wrong is its answer, and nobody else's trouble."""

@@ -22,7 +22,7 @@ class Publisher:
         self._machine, self._index, self._places, self._progress = machine, index, places, progress
         self._dirty: dict[Key, None] = {}
         self._changed = True
-        self._lease_keys: dict[int, Key] = {}
+        self._closed = False
 
     def changed(self, key: Key) -> None:
         """The row of this key, and what depends on it, is to be written."""
@@ -40,11 +40,18 @@ class Publisher:
         self._index.put_lease(lease, key, pid=who.pid, uid=who.uid, started=who.started, since=time.time(), job=who.job)
 
     def released(self, lease: int) -> None:
-        self._index.drop_lease(lease)
+        """A lease has ended."""
+        if not self._closed:
+            self._index.drop_lease(lease)
+
+    def close(self) -> None:
+        """The index stays as it is now: what its leases say is how the next life finds who still holds what."""
+        self._closed = True
+        self._index.close()
 
     def flush(self, extra: Callable[[], dict[str, int]]) -> None:
         """Bring the index up to date; `extra` are counters beside the machine's own."""
-        if not self._changed:
+        if not self._changed or self._closed:
             return
         self._changed = False
         offset = time.time() - time.monotonic()
