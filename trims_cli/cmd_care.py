@@ -128,7 +128,7 @@ def rm_(
     items, failed = targets.each(chosen, remove)
     if items and not dry_run and not keep_data:
         usage.free_removed(settings, store, {item["id"] for item in items})
-    if items or settings.machine:
+    if items or settings.form in ("json", "jsonl"):
         output.emit(settings, "rm", items, REMOVED)
     return targets.conclude(errors + failed, len(chosen) + len(errors))
 

@@ -26,6 +26,7 @@ IMPORTED = (
     Column("SIZE", "nbytes", "size"), Column("STORED", "written", "size"), Column("SHARED", "deduplicated", "size"),
     Column("OUTCOME", "outcome"), Column("TIME", "seconds", "took"),
 )  # fmt: skip
+WARMED = (Column("WARM", "warm"),)
 EXPORTED = (
     Column("NAME", "name"), Column("FORMAT", "format"), Column("SIZE", "nbytes", "size"), Column("PATH", "path"),
 )  # fmt: skip
@@ -64,16 +65,13 @@ def import_(
         item = _bring(settings, store, path, file_format, ref, options)
         if item["format"] == "onnx" and not no_variant and item["outcome"] != "skipped":
             item["variant"] = _derive(settings, store, item["id"])
+        if warm:
+            item["warm"] = _warm(settings, ref)
         return item
 
     items, errors = targets.each(sources, bring)
-    if items or settings.machine:
-        output.emit(settings, "import", items, IMPORTED)
-    if warm and items and not dry_run:
-        from trims_cli import resident
-
-        sys.stdout.flush()
-        resident.warm(settings, tuple(item["name"] for item in items))
+    if items or settings.form in ("json", "jsonl"):
+        output.emit(settings, "import", items, (*IMPORTED, *WARMED) if warm else IMPORTED)
     return targets.conclude(errors, len(sources))
 
 
@@ -164,6 +162,18 @@ def _derive(settings: Settings, store: Store, digest: str) -> str | None:
         if not settings.quiet:
             output.note(f"trims: no form for ONNX Runtime was derived, sessions will load natively: {last[:300]}")
         return None
+
+
+def _warm(settings: Settings, ref: str) -> str:
+    """Warm what was imported; gives the outcome. Raises why that failed, though the import is done."""
+    from trims_cli import resident
+
+    fields = {"place": "host", "timeout": settings.seconds(resident.WAIT)}
+    items, errors, _ = resident.ask(settings, "warm", (ref,), fields)
+    if errors:
+        errors[0].what = f"{ref} is imported, but not warm: {errors[0].what}"
+        raise errors[0]
+    return ",".join(str(item["outcome"]) for item in items)
 
 
 def export_(

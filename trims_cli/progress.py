@@ -28,6 +28,7 @@ class Meter:
         self._done, self._total, self._handler = 0, 0, None
         self._bar: _Bar | None = None
         choice = settings.config["ui.progress"]
+        self._colour = settings.config["ui.color"]
         self._events = settings.form == "jsonl" and not settings.quiet
         quiet = settings.quiet or choice == "off"
         self._draw = not quiet and choice == "auto" and settings.form == "table" and sys.stderr.isatty()
@@ -38,7 +39,7 @@ class Meter:
     def __enter__(self) -> Meter:
         self._handler = _signal.signal(_signal.SIGUSR1, lambda *_: self._say())
         if self._draw:
-            self._bar = _Bar(self._what)
+            self._bar = _Bar(self._what, self._colour)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,7 +75,7 @@ class Meter:
 class _Bar:
     """A bar on the terminal behind standard error, gone when the work is done."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, colour: str) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -85,9 +86,10 @@ class _Bar:
             TransferSpeedColumn,
         )
 
+        console = Console(stderr=True, no_color=True if colour == "never" else None)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(binary_units=True),
-            TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+            TransferSpeedColumn(), TimeRemainingColumn(), console=console, transient=True,
         )  # fmt: skip
         self._task = self._progress.add_task(output.clean(what), total=None)
         self._progress.start()
@@ -102,8 +104,8 @@ class _Bar:
 class Loads:
     """Several loads at once, each with its share of one bar."""
 
-    def __init__(self) -> None:
-        self._bar, self._parts = _Bar("warming"), dict[str, tuple[int, int]]()
+    def __init__(self, colour: str) -> None:
+        self._bar, self._parts = _Bar("warming", colour), dict[str, tuple[int, int]]()
 
     def of(self, name: str) -> Callable[[int, int], None]:
         """What to call with the progress of one of them."""
@@ -121,4 +123,4 @@ class Loads:
 def wanted(settings: Settings) -> Any:
     """A bar for loads where a person watches, or None."""
     watched = settings.form == "table" and not settings.quiet and sys.stderr.isatty()
-    return Loads() if watched and settings.config["ui.progress"] == "auto" else None
+    return Loads(settings.config["ui.color"]) if watched and settings.config["ui.progress"] == "auto" else None

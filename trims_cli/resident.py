@@ -167,29 +167,31 @@ def connect(settings: Settings) -> Control:
     return control
 
 
-def _names(control: Control, models: tuple[str, ...]) -> list[str]:
-    return [""] if models == ("",) else selection.expand(control.welcome["store"], models)
-
-
 def _ask(
     settings: Settings, schema: str, t: str, models: tuple[str, ...], fields: Item, columns: tuple[Column, ...]
 ) -> int:
+    items, errors, tried = ask(settings, t, models, fields)
+    return _conclude(settings, schema, items, columns, errors, tried)
+
+
+def ask(settings: Settings, t: str, models: tuple[str, ...], fields: Item) -> tuple[list[Item], list[TrimsError], int]:
+    """(items of the answers, errors, how many names were tried) of one request a name."""
     with connect(settings) as control:
-        names = _names(control, models)
-        if not names:
-            return targets.conclude([], 0)
-        progress = _progress(settings) if t in ("warm", "pin") else None
-        numbers = [control.begin(t, progress and progress.of(name), ref=name, **fields) for name in names]
-        answers, errors = targets.each(numbers, lambda number: control.finish([number], fields.get("timeout", WAIT))[1])
-        if progress:
-            progress.close()
-    items = [shape(item) for answer in answers for item in answer]
-    return _conclude(settings, schema, items, columns, errors, len(names))
+        names = [""] if models == ("",) else selection.expand(control.welcome["store"], models)
+        progress = _progress(settings) if t in ("warm", "pin") and names else None
+        try:
+            numbers = [control.begin(t, progress and progress.of(name), ref=name, **fields) for name in names]
+            wait = fields.get("timeout", WAIT)
+            answers, errors = targets.each(numbers, lambda number: control.finish([number], wait)[1])
+        finally:
+            if progress:
+                progress.close()
+    return [shape(item) for answer in answers for item in answer], errors, len(names)
 
 
 def _any(settings: Settings, models: tuple[str, ...], fields: Item) -> int:
     with connect(settings) as control:
-        names = _names(control, models)
+        names = selection.expand(control.welcome["store"], models)
         numbers = [control.begin("wait", None, ref=name, **fields) for name in names]
         answer = control.finish(numbers, fields["timeout"])[1]
     return _conclude(settings, "wait", [shape(item) for item in answer], WAITED, [], 1)
@@ -203,9 +205,10 @@ def _conclude(
     errors: list[TrimsError],
     tried: int,
 ) -> int:
-    quiet = None if settings.form in ("table", "tsv") else "name"
-    if items or settings.machine:
-        output.emit(settings, schema, items, columns, quiet)
+    if items or settings.form in ("json", "jsonl"):
+        output.emit(settings, schema, items, columns, None)
+    elif not errors:
+        output.tell(settings, lambda: "nothing to do")
     return targets.conclude(errors, tried)
 
 

@@ -6,6 +6,8 @@ given. Flags may stand before or after the verb: `split_verb` moves those before
 
 from __future__ import annotations
 
+import os
+
 from trims import config as configuration
 from trims import units
 from trims.errors import UsageError
@@ -109,7 +111,8 @@ class Settings:
     @property
     def machine(self) -> bool:
         """Whether the output is JSON, so that errors are too."""
-        return self.json or self.format in ("json", "jsonl")
+        given = self.format or os.environ.get("TRIMS_FORMAT")
+        return self.json or given in ("json", "jsonl")
 
     @property
     def lock_seconds(self) -> float:

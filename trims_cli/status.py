@@ -10,6 +10,7 @@ import os
 
 from trims import errors
 from trims.client.control import Control, refuse_strangers
+from trims.config import config_files
 from trims.errors import ManagerNotRunning, ManagerUnreachable
 from trims.paths import RuntimePaths
 from trims.shmindex import reader
@@ -58,6 +59,7 @@ def gather(settings: Settings, ask: bool) -> Item:
     item = best or _describe("stopped", "no manager has left a socket at any of these places", config.own_socket, None)
     item["why_socket"] = config.origin("manager.socket")
     item["looked_at"] = looked
+    item["config_files"] = [path for path in config_files(config.environ) if os.path.exists(path)]
     item["client_store"] = config.store
     item["why_store"] = config.origin("store.path")
     item["manager"] = None
@@ -125,6 +127,7 @@ def _print(settings: Settings, item: Item) -> None:
         ("socket", f"{item['socket']} ({_because(item['why_socket'])})"),
         ("store", f"{item['client_store']} ({_because(item['why_store'])})"),
     ]
+    lines.append(("config", ", ".join(item["config_files"]) or "no file"))
     if item["state"] == "stopped":
         lines.append(("looked at", ", ".join(place["socket"] for place in item["looked_at"])))
     if item["pid"] is not None:

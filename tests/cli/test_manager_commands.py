@@ -235,8 +235,8 @@ def test_restart_keeps_pins_warmth_and_budget(running: Store) -> None:
 
 
 def test_import_warm(running: Store, models: Any) -> None:
-    done = cli.run("import", models.npz, "--name", "new", "--warm")
-    assert (done.returncode, done.stderr) == (0, "")
+    (item,) = cli.items("import", models.npz, "--name", "new", "--warm")
+    assert (item["outcome"], item["warm"]) == ("imported", "warmed")
     assert [row["model"] for row in cli.items("ps")] == ["new:latest"]
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import cli
 from helpers.models import ModelFiles
@@ -132,6 +133,28 @@ def test_import_of_several_tries_all(store: Store, models: ModelFiles, tmp_path:
     cli.fails(2, "import", models.npz, "--label", "novalue")
     cli.fails(2, "import", models.npz, "--format", "nope")
     assert cli.fails(2, "import").count("\n") == 0
+
+
+def test_export(store: Store, models: ModelFiles, tmp_path: Path) -> None:
+    cli.ok("import", models.npz, "--name", "m")
+    out = tmp_path / "out.npz"
+    (item,) = cli.items("export", "m", "-o", out)
+    assert item == {
+        "name": "m:latest",
+        "id": item["id"],
+        "format": "npz",
+        "path": str(out),
+        "nbytes": out.stat().st_size,
+    }
+    with np.load(models.npz) as ours, np.load(out) as theirs:
+        assert ours.files and all(ours[name].tobytes() == theirs[name].tobytes() for name in ours.files)
+    cli.fails(2, "export", "m", "-o", out)
+    cli.ok("export", "m", "-o", out, "--force")
+    piped = subprocess.run([*cli.TRIMS, "export", "m", "-o", "-"], capture_output=True, timeout=60)
+    assert piped.returncode == 0 and piped.stderr == b"" and piped.stdout[:2] == b"PK"
+    cli.fails(10, "export", "nope", "-o", out)
+    cli.fails(2, "export", "m", "-o", tmp_path / "x", "--tensor", "no-such-*")
+    assert "-o" in cli.fails(2, "export", "m")
 
 
 def test_import_events(store: Store, models: ModelFiles) -> None:
