@@ -59,6 +59,8 @@ def run(config: Config, detached: bool, ready: Ready) -> int:
 
 def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
     store = open_store(config.store)
+    for key in ("budget.host", "budget.spare", "budget.pin_cap"):
+        config[key]  # a bad one is named with where it is from
     budgets = {HOST: units.parse_size(config.text("budget.host"), process.memory_limit())}
     spare = _spare(config, budgets[HOST])
     policy = config["residency.policy"]

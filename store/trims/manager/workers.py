@@ -26,7 +26,7 @@ class Mailbox:
         self._calls.put(call)
         try:
             os.eventfd_write(self.fd, 1)
-        except OSError:
+        except (OSError, ValueError):
             pass  # the loop is over: nobody waits for this any more
 
     def deliver(self) -> None:
