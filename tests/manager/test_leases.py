@@ -194,11 +194,11 @@ def test_a_connection_more_than_the_cap_is_refused(put, managers, monkeypatch):
     try:
         manager = managers()
         clients = []
-        with Raw(manager.runtime.socket) as first:
-            for _ in range(40):
-                clients.append(socket.socket(socket.AF_UNIX))
-                clients[-1].connect(str(manager.runtime.socket))
-            assert first.ask(Status).items[0]["connections"] == 41
+        for _ in range(40):
+            clients.append(socket.socket(socket.AF_UNIX))
+            clients[-1].connect(str(manager.runtime.socket))
+        with Raw(manager.runtime.socket) as last:  # accepted after all others
+            assert last.ask(Status).items[0]["connections"] == 41
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for sock in clients:
