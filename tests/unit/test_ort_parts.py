@@ -15,6 +15,7 @@ onnx = pytest.importorskip("onnx")
 from helpers import onnx_models  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from trims.disk.importers import onnx_tensors  # noqa: E402
 from trims.errors import BadInput  # noqa: E402
 from trims.integrations import ort_graph, ort_inputs, ort_key  # noqa: E402
 
@@ -44,7 +45,7 @@ def test_a_key_is_a_file_name_that_names_the_release() -> None:
 
 def external(name: str, nbytes: int, offset: int = 0) -> TensorProto:
     tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[nbytes // 4], data_location=TensorProto.EXTERNAL)
-    ort_graph.point(tensor, offset, nbytes)
+    onnx_tensors.point(tensor, "trims", offset, nbytes)
     return tensor
 
 
@@ -65,11 +66,11 @@ def test_weights_of_branches_are_found_at_any_depth() -> None:
     outer = helper.make_graph([loop, constant], "outer", [], [], [external("w", 8)])
     branch = helper.make_node("If", ["c"], ["y"], then_branch=outer, else_branch=outer)
     model = helper.make_model(helper.make_graph([branch], "g", [], [], [external("top", 8)]))
-    assert sorted(t.name for t in ort_graph.inner_tensors(model.graph)) == ["deep", "deep", "k", "k", "w", "w"]
+    assert sorted(t.name for t in onnx_tensors.inner_tensors(model)) == ["deep", "deep", "k", "k", "w", "w"]
     ort_graph.inline_inner(model, lambda at, n: bytes(range(at, at + n)))
-    assert not any(ort_graph.is_external(t) for t in ort_graph.inner_tensors(model.graph))
-    assert {t.raw_data for t in ort_graph.inner_tensors(model.graph)} == {bytes(range(8)), bytes(range(8, 12))}
-    assert ort_graph.is_external(model.graph.initializer[0])
+    assert not any(onnx_tensors.is_external(t) for t in onnx_tensors.inner_tensors(model))
+    assert {t.raw_data for t in onnx_tensors.inner_tensors(model)} == {bytes(range(8)), bytes(range(8, 12))}
+    assert onnx_tensors.is_external(model.graph.initializer[0])
 
 
 def test_external_data_without_a_length_is_refused() -> None:

@@ -11,9 +11,6 @@ import functools
 import hashlib
 import os
 
-LOCATION = "trims"
-"""The external-data location that every graph of a store uses: one buffer, the region."""
-
 _VECTOR = ("sse", "ssse", "avx", "fma", "f16c", "amx", "asimd", "sve", "sme", "bf16", "i8mm", "fphp", "dotprod")
 
 

@@ -150,7 +150,7 @@ def _publish(
     weights = np.memmap(weights_path, np.uint8, "r") if os.path.getsize(weights_path) else np.empty(0, np.uint8)
     graph = onnx.load(graph_path, load_external_data=False)
     ort_graph.inline_inner(graph, lambda offset, nbytes: weights[offset : offset + nbytes].tobytes())
-    spans = {t.name: ort_graph.span(t) for t in graph.graph.initializer if ort_graph.is_external(t)}
+    spans = ort_graph.external_spans(graph)
     verified = _verify(default, ort_graph.with_offsets(graph, spans), weights)
     del default
     origin = {"version": ort.__version__, "options": "default", "provider": "cpu", "verified": verified}

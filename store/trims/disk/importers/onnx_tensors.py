@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
+from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -165,7 +166,12 @@ def _of_nodes(nodes: list[NodeProto]) -> Iterator[TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            for sparse in _both(attribute, "sparse_tensor", attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
-            for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+            for graph in _both(attribute, "g", attribute.graphs):
                 yield from _of_graph(graph)
+
+
+def _both(attribute: Any, one: str, many: Iterable[Any]) -> list[Any]:
+    """The single value of an attribute, if it is set, and those of the list: a file may have both."""
+    return [*([getattr(attribute, one)] if attribute.HasField(one) else []), *many]
