@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
-from trims.errors import ManagerNotRunning, ManagerUnreachable, TrimsError, UsageError
-from trims_cli import output, status
+from trims.errors import TrimsError, UsageError
+from trims_cli import output, stopping
 from trims_cli.output import Column, Item
 from trims_cli.settings import Settings
 
 STARTED = (
     Column("PID", "pid", "int"), Column("SOCKET", "socket"), Column("STORE", "store"), Column("OUTCOME", "outcome"),
 )  # fmt: skip
-DRAIN = 60.0  # seconds, the default of --timeout
 
 HostBudget = Annotated[str | None, typer.Option("--host-budget", metavar="SIZE", help="Host memory for models.")]
 IdleExit = Annotated[str | None, typer.Option("--idle-exit", metavar="TIME", help="End when unused for so long.")]
@@ -107,7 +106,7 @@ def stop_(
         )
     if drain and now:
         raise UsageError("--drain and --now exclude each other")
-    item = stop(settings, now)
+    item = stopping.stop(settings, now)
     if settings.form != "table":
         output.emit(settings, "stop", [item], (Column("PID", "pid", "int"), Column("OUTCOME", "outcome")), None)
     elif item["outcome"] == "not-running":
@@ -115,69 +114,6 @@ def stop_(
     else:
         output.tell(settings, lambda: f"manager {item['outcome']}: process {item['pid']}, {item['leases']} leases left")
     return 0
-
-
-def stop(settings: Settings, now: bool) -> Item:
-    """Stop the manager that runs, if one does. Raises InUse when clients stay beyond the timeout."""
-    from trims.client.control import Control
-
-    found = status.gather(settings, ask=False)
-    leases = found["leases"] or 0
-    try:
-        with Control(settings.config.sockets) as control:
-            pid = control.welcome["pid"]
-            control.request("stop", wait=settings.seconds(DRAIN), drain=not now, timeout=settings.seconds(DRAIN))
-            if not control.wait_closed(30.0):
-                raise ManagerUnreachable("the manager does not end", "it said that it would", "see `trims logs`")
-        await_end(pid)
-        return {"pid": pid, "outcome": "stopped", "leases": leases if now else 0}
-    except ManagerNotRunning:
-        return {"pid": None, "outcome": "not-running", "leases": 0}
-    except ManagerUnreachable:
-        pid = kill(settings) if now else None
-        if pid is None:
-            raise
-        return {"pid": pid, "outcome": "killed", "leases": leases}
-
-
-def await_end(pid: int) -> None:
-    """Come back when the process has ended: its lock and memory are then free."""
-    import select
-
-    try:
-        fd = os.pidfd_open(pid)
-    except (ProcessLookupError, PermissionError):
-        return
-    try:
-        select.select([fd], [], [], 30.0)
-    finally:
-        os.close(fd)
-
-
-def kill(settings: Settings) -> int | None:
-    """End a manager that does not answer, by force; its number, or None when it cannot be known for certain."""
-    import signal
-
-    from trims.linux import process
-    from trims_cli import glance
-
-    snapshot = glance.look(settings)
-    if snapshot is None:
-        return None
-    try:
-        fd = os.pidfd_open(snapshot.pid)
-    except OSError:
-        return None
-    try:
-        if process.start_time(snapshot.pid) != snapshot.started:
-            return None
-        signal.pidfd_send_signal(fd, signal.SIGKILL)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    await_end(snapshot.pid)
-    return snapshot.pid
 
 
 def restart_(
@@ -199,7 +135,7 @@ def restart_(
     keep_flags(settings)
     snapshot = glance.look(settings)
     kept = sorted({r.ref for r in snapshot.residencies if r.state == "resident"}) if snapshot and keep_warm else []
-    stop(settings, now)
+    stopping.stop(settings, now)
     _print_started(settings, launch(settings))
     if kept:
         from trims_cli import resident
@@ -228,6 +164,8 @@ def status_(
     check: Annotated[bool, typer.Option("--check", help="Print nothing; the exit code says it.")] = False,
 ) -> int:
     """Show whether a manager runs, which one and why, and its room. The exit code says it too."""
+    from trims_cli import status
+
     return status.status(settings, check)
 
 
