@@ -39,7 +39,7 @@ def write_h5(target: Target, model: ModelReader, names: Sequence[str]) -> None:
 
 def _write(file: h5py.File, model: ModelReader, name: str, groups: set[str]) -> None:
     spec = model.spec(name)
-    path = name if _spells_path(name, groups) else link_name(name)
+    path = _path(name, groups)
     storage = np.dtype(STORAGE.get(spec.dtype, spec.dtype)).newbyteorder("<")
     array = np.frombuffer(model.tensor(name), storage) if spec.nbytes else np.empty(0, storage)
     dataset = file.create_dataset(path, data=array.reshape(spec.shape), track_times=False)
@@ -49,7 +49,9 @@ def _write(file: h5py.File, model: ModelReader, name: str, groups: set[str]) -> 
         dataset.attrs["trims_name"] = name
 
 
-def _spells_path(name: str, groups: set[str]) -> bool:
-    """Whether HDF5 would keep `name` as it is: no part of it is special, and it is no group of another name."""
-    odd = any(part in ("", ".", "..") or not part.isprintable() for part in name.split("/"))
-    return not odd and not any(group == name or group.startswith(name + "/") for group in groups)
+def _path(name: str, groups: set[str]) -> str:
+    """Where in the file the tensor `name` goes: its own path, unless HDF5 would not keep it."""
+    if any(group == name or group.startswith(name + "/") for group in groups):
+        return "%%" + link_name(name)  # no escaped name begins so, and no plain one has a percent sign
+    odd = "%" in name or any(part in ("", ".", "..") or not part.isprintable() for part in name.split("/"))
+    return link_name(name) if odd else name
