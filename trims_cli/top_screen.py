@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
 
 _ESCAPES = {
@@ -57,6 +57,7 @@ class Screen:
         forced, refused = (True if colour == "always" else None), (True if colour == "never" else None)
         self.console = Console(file=sys.stdout, force_terminal=forced, no_color=refused)
         self._live: Live | None = None
+        self._shown: object = None
         self._saved: list[int | list[bytes | int]] = []
         self._wake = (-1, -1)
         self._stop_asked = False
@@ -78,11 +79,15 @@ class Screen:
         for fd in self._wake:
             os.close(fd)
 
-    def draw(self, frame: Callable[[int, int], RenderableType]) -> None:
-        """Show a frame of the terminal's present size."""
+    def draw(self, frame: Callable[[int, int], Group]) -> None:
+        """Show a frame of the terminal's present size, unless it is shown already: most frames differ in nothing."""
         assert self._live is not None
         size = self.console.size
-        self._live.update(frame(size.width, size.height), refresh=True)
+        lines = frame(size.width, size.height)
+        shown = (size, lines.renderables)
+        if shown != self._shown:
+            self._shown = shown
+            self._live.update(lines, refresh=True)
 
     def wait(self, seconds: float) -> list[str]:
         """The keys pressed within `seconds`; [] when the time is over or the size has changed."""
@@ -99,6 +104,7 @@ class Screen:
     def _take(self) -> None:
         self._saved = termios.tcgetattr(0)
         tty.setcbreak(0)
+        self._shown = None
         self._live = Live(console=self.console, screen=True, auto_refresh=False)
         self._live.start()
 
