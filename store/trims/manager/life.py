@@ -67,10 +67,11 @@ class Manager:
         self.identity, self.since = secrets.token_hex(16), time.time()
         self.machine, self._idle_exit, self._own_socket = machine, idle_exit, own_socket
         self._mailbox = Mailbox()
-        self._lookups, self._builds = Pool(self._mailbox, "look", 2), Pool(self._mailbox, "build", 1)
+        self._lookups, self._builds = Pool(self._mailbox, "look", 4), Pool(self._mailbox, "build", 1)
         self._saver = Pool(self._mailbox, "save", 1)
         self._saving = False
-        resolver = self._resolver = Resolver(store, Variants(store.root))
+        variants = self._variants = Variants(store.root)
+        resolver = self._resolver = Resolver(store, variants)
         self.executor = Executor(machine, devices, self._form, log, self._mailbox)
         self.executor.load_failed = resolver.forget
         self.server = self.executor.server = Server(listener, self, log, {0, os.geteuid()}, cap)
@@ -265,6 +266,7 @@ class Manager:
         if self._own_socket:
             _remove(self._paths.socket)  # from now on there is no manager, for whoever comes
         self.requests.close()
+        self._variants.close()
         state = self._state(pins_only=asked)
         held = any(True for _ in self.machine.leases())
         self.executor.publisher.close()

@@ -77,6 +77,7 @@ class Variants:
         self._root = root
         self._lock = threading.Lock()
         self._error: TrimsError | None = None
+        self._asking = Errand()
         self.key = ""
 
     def find_key(self) -> str:
@@ -84,12 +85,18 @@ class Variants:
         with self._lock:
             if not self.key and self._error is None:
                 try:
-                    self.key = str(Errand().run(["key"])["key"])
+                    self.key = str(self._asking.run(["key"])["key"])
+                except Cancelled:
+                    raise
                 except TrimsError as error:
                     self._error = error
             if self._error is not None:
                 raise self._error
             return self.key
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._asking.cancel()
 
     def build(self, digest: str, errand: Errand) -> str:
         """Have the variant of a model in the store; its key. Raises NoSuchVariant, Cancelled, NoSpace, ..."""
