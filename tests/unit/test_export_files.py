@@ -221,7 +221,7 @@ def test_a_name_with_brackets_is_chosen_as_it_is(store: Store, tmp_path: Path) -
     [
         ("safetensors", "onnx", BadInput, "without a graph"),
         ("dtypes", "npz", BadInput, "bfloat16"),
-        ("npy", "torch", UsageError, "--to safetensors"),
+        ("npy", "torch", UsageError, "--format safetensors"),
         ("npy", "gguf", UsageError, "no format 'gguf'"),
     ],
 )

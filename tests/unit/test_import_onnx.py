@@ -352,6 +352,15 @@ def test_external_data_larger_than_protobuf_allows_are_never_read_whole(tmp_path
         del view
 
 
+def test_a_producer_that_looks_like_another_format(tmp_path: Path) -> None:
+    """The ninth byte of a safetensors file is a brace; that of this model, too."""
+    model = cnn()
+    model.producer_name = "name{x}"
+    path = save(tmp_path / "m", model)
+    assert path.read_bytes()[8:9] == b"{"
+    assert set(load(path)) == set(LARGE)
+
+
 def two_graphs(model: onnx.ModelProto) -> bytes:
     return model.SerializeToString() * 2
 

@@ -82,7 +82,7 @@ def _writer(format: str) -> Writer:
 
         return write_h5
     if format == "torch":
-        raise UsageError("PyTorch checkpoints are not written", "they are pickles", "use --to safetensors")
+        raise UsageError("PyTorch checkpoints are not written", "they are pickles", "use --format safetensors")
     raise UsageError(f"no format {format!r} to export to", "", f"formats are {', '.join(FORMATS)}")
 
 
@@ -92,7 +92,7 @@ def _chosen(model: ModelReader, patterns: Sequence[str] | None, format: str) -> 
     if patterns is None:
         return names
     if format == "onnx":
-        raise UsageError("an ONNX file has all tensors or none", "its graph needs them", "use --to safetensors")
+        raise UsageError("an ONNX file has all tensors or none", "its graph needs them", "use --format safetensors")
     exact = set(patterns)
     chosen = [name for name in names if name in exact or any(fnmatchcase(name, p) for p in patterns)]
     if not chosen:

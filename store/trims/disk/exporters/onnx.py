@@ -31,7 +31,7 @@ def write_onnx(target: Target, model: ModelReader, names: Sequence[str]) -> None
     """The whole model, in one file where that can be."""
     skeleton = model.graph()
     if skeleton is None:
-        raise BadInput("the model cannot be exported", "it was imported without a graph", "use --to safetensors")
+        raise BadInput("the model cannot be exported", "it was imported without a graph", "use --format safetensors")
     sizes = {name: model.spec(name).nbytes for name in names}
     try:
         if len(skeleton) + sum(sizes.values()) + 64 * len(sizes) <= MAX_INLINE:

@@ -27,7 +27,7 @@ def write_safetensors(target: Target, model: ModelReader, names: Sequence[str]) 
         spec = model.spec(name)
         if spec.dtype not in _NAMES or name == "__metadata__":
             why = f"safetensors cannot hold the tensor {name!r} of {spec.dtype}"
-            raise BadInput("the model cannot be exported", why, "use --to h5")
+            raise BadInput("the model cannot be exported", why, "use --format h5")
         header[name] = {"dtype": _NAMES[spec.dtype], "shape": spec.shape, "data_offsets": [at, at + spec.nbytes]}
         at += spec.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()

@@ -40,7 +40,7 @@ def open_file(path: str, format: str = "auto") -> Source:
     found = sniff(path)
     if format == "auto":
         if found is None:
-            raise bad(path, "it is of no known format", f"known are {', '.join(FORMATS)}; --from forces one")
+            raise bad(path, "it is of no known format", f"known are {', '.join(FORMATS)}; --format forces one")
         format = found
     elif format == "safetensors" and found == "index":
         format = "index"

@@ -38,12 +38,14 @@ def _sniff(file: MappedFile) -> str | None:
         return "torch"
     if head.startswith(b"PK"):
         return _of_zip(file)
-    if safetensors.looks_like(file):
+    if safetensors.looks_like(file) and int.from_bytes(head[:8], "little") < file.nbytes:
         return "safetensors"
     if head.lstrip().startswith(b"{"):
         return "index"
     if outline_of_model(file.data) is not None:
         return "onnx"
+    if safetensors.looks_like(file):
+        return "safetensors"  # a cut one, more likely than anything else: its reader says so
     if head.startswith(b"\x80") and file.data[-1] == ord("."):
         raise bad(file.path, "it is a pickle, which can run any code", "save it as safetensors")
     return None
