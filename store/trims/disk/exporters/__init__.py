@@ -37,8 +37,8 @@ def export_model(
 ) -> list[str]:
     """Write a model to the file `out`, or to an open one; returns the paths that were written.
 
-    format: one of FORMATS, by default the origin's. force: whether `out` may be there already. tensors: names or glob
-    patterns of those to write, by default all. progress: called with (bytes done, bytes in all).
+    format: one of FORMATS, by default the origin's. force: whether `out` may be there already. tensors: those to write,
+    by default all; what names none is a glob pattern. progress: called with (bytes done, bytes in all).
     Raises UsageError, BadInput when the format cannot hold the model, Damaged, NoSpace.
     """
     format = format or entry.origin_format
@@ -93,8 +93,9 @@ def _chosen(model: ModelReader, patterns: Sequence[str] | None, format: str) -> 
         return names
     if format == "onnx":
         raise UsageError("an ONNX file has all tensors or none", "its graph needs them", "use --format safetensors")
-    exact = set(patterns)
-    chosen = [name for name in names if name in exact or any(fnmatchcase(name, p) for p in patterns)]
+    exact = set(patterns) & set(names)
+    globs = [pattern for pattern in patterns if pattern not in exact]
+    chosen = [name for name in names if name in exact or any(fnmatchcase(name, glob) for glob in globs)]
     if not chosen:
         raise UsageError("no tensor matches", ", ".join(map(repr, patterns)), "see `trims show --tensors`")
     return chosen

@@ -33,7 +33,9 @@ def write_npz(target: Target, model: ModelReader, names: Sequence[str]) -> None:
 def write_npy(target: Target, model: ModelReader, names: Sequence[str]) -> None:
     """One array."""
     if len(names) != 1:
-        raise UsageError("an npy file has one array", f"{len(names)} tensors are chosen", "use --tensor, or --format npz")
+        raise UsageError(
+            "an npy file has one array", f"{len(names)} tensors are chosen", "use --tensor, or --format npz"
+        )
     header = _header(model.spec(names[0]))
     out = target.open()
     out.write(header)
