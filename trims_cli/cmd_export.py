@@ -88,6 +88,9 @@ def _stream(settings: Settings, store: Store, entry: Entry, format: str | None, 
     with tempfile.TemporaryDirectory(prefix="trims-") as directory:
         path = os.path.join(directory, "model")
         _write(settings, store, entry, path, format, False, names)
+        if len(os.listdir(directory)) > 1:
+            why = "it is over 2 GiB, which takes ONNX two files"
+            raise UsageError("the model cannot go to standard output", why, "name a file with -o")
         with open(path, "rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
     return 0

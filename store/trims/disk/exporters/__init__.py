@@ -55,9 +55,7 @@ def export_model(
             with target:
                 writer(target, model, names)
                 target.publish()
-    except TrimsError:
-        raise
-    except BrokenPipeError:
+    except (TrimsError, BrokenPipeError):
         raise
     except OSError as error:
         raise atomic.translate(error, f"writing {target.path}") from None
