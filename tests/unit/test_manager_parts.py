@@ -124,6 +124,18 @@ def test_what_was_looked_up_is_known_until_the_store_changes(resolver):
     assert resolver.slow(f"id:{form.key.digest}", "raw").key == form.key
 
 
+def test_a_form_that_was_forgotten_is_read_again(resolver, monkeypatch):
+    form = resolver.slow("a", "raw")
+    monkeypatch.setattr("trims.manager.resolve._MOST", 0)
+    resolver.slow("b", "raw")
+    assert resolver.quick("a", "raw") is None
+    again = resolver.known(form.key)  # what a load asks for that waited for room meanwhile
+    assert (again.key, again.nbytes, again.container) == (form.key, form.nbytes, form.container)
+    resolver.forget(form.key)
+    os.unlink(resolver.store_for_test.paths.sidecar(form.key.digest))
+    assert resolver.known(form.key) is None
+
+
 def test_one_form_for_all_names_of_a_model(resolver):
     form = resolver.slow("a", "raw")
     digest = form.key.digest

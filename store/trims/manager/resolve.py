@@ -88,8 +88,15 @@ class Resolver:
         return self._forms.get((named.digest, self._variants.key)) if self._variants.key else None
 
     def known(self, key: Key) -> Form | None:
-        """The form of a key that was resolved before."""
-        return self._forms.get((key.digest, key.variant))
+        """The form of a key that was resolved before: from memory, or read again where it has been forgotten since."""
+        form = self._forms.get((key.digest, key.variant))
+        if form is not None:
+            return form
+        named = Named(self.name_of(key.digest), key.digest, "", "", (0, 0, 0))
+        try:
+            return self.form(named, key.variant)
+        except (TrimsError, OSError):
+            return None
 
     def name_of(self, digest: str) -> str:
         """A ref of the digest that was asked for before, or the digest itself."""
