@@ -7,6 +7,7 @@ is encoded once a region; each attach only puts its own two numbers in front.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -75,11 +76,26 @@ class Executor:
         return list(self.devices)
 
     def feed(self, event: ev.Event) -> None:
-        """Let the machine decide about `event`, and do it."""
+        """Let the machine decide about `event`, and do it. One effect that fails does not stop the others."""
         rules = self._rules
         for effect in self.machine.handle(event, time.monotonic()):
-            rules[type(effect)](effect)
+            try:
+                rules[type(effect)](effect)
+            except Exception as error:
+                self.blunder(error)
         self.publisher.touch()
+
+    def guarded(self, call: Callable[[], None]) -> None:
+        """Make a call whose failure would be our own fault: it is logged, and the manager serves on."""
+        try:
+            call()
+        except Exception as error:
+            self.blunder(error)
+
+    def blunder(self, error: Exception) -> None:
+        """Log a failure that should have been impossible, with where it came from."""
+        for line in traceback.format_exception(error):
+            self._log(line.rstrip(), "warning")
 
     def write(self, text: str, level: str = "info") -> None:
         """One line for the log. In the loop only."""
@@ -202,11 +218,13 @@ class Executor:
         self.server.send(connection, pack(head + tail), filled.region.export())
 
     def _reply(self, effect: fx.Reply) -> None:
+        self.publisher.urge()
         connection = self.server.connections.get(effect.conn)
         if connection is not None:
             self.server.send(connection, encode(Result(effect.request, list(effect.items))))
 
     def _refuse(self, effect: fx.Refuse) -> None:
+        self.publisher.urge()
         connection = self.server.connections.get(effect.conn)
         if connection is not None:
             self.server.send(connection, refused(effect.request, effect.error))

@@ -76,7 +76,7 @@ class Manager:
         self.executor.load_failed = resolver.forget
         self.server = self.executor.server = Server(listener, self, log, {0, os.geteuid()}, cap)
         self.requests = Requests(self, self.executor, self.server, resolver, self._lookups, self._builds)
-        self.server.watch(self._mailbox.fd, lambda _: self._mailbox.deliver())
+        self.server.watch(self._mailbox.fd, lambda _: self._mailbox.deliver(self.executor.guarded))
         earlier = journal.read(paths.journal)
         self._counters, self._wishes = earlier.counters, earlier.kept
         self._untaken = dict.fromkeys(earlier.kept)  # not yet looked up: still to be kept
@@ -118,14 +118,14 @@ class Manager:
         """After each turn: what is due, the index, the journal."""
         due = self.machine.next_deadline()
         if due is not None and due <= now:
-            self.executor.feed(ev.Tick())
+            self.executor.guarded(lambda: self.executor.feed(ev.Tick()))
             due = self.machine.next_deadline()
-        self.executor.publisher.flush(self._earlier_counters)
+        sums_due = self.executor.publisher.flush(self._all_counters, now)
         if self.executor.journal_due and not self._saving:
             self._save()
         if self.executor.ending:
             self.server.stop()
-        return due
+        return sums_due if due is None or (sums_due is not None and sums_due < due) else due
 
     def status(self) -> dict[str, object]:
         """The item of a Status."""
@@ -142,7 +142,7 @@ class Manager:
             "since": self.since,
             "policy": self._policy,
             "budgets": budgets,
-            "counters": {**self.machine.counters, **self._earlier_counters()},
+            "counters": self._all_counters(),
             "connections": len(self.server.connections),
             "queue": self.machine.queue(),
             "found": self.found,
@@ -218,7 +218,7 @@ class Manager:
 
     # ---- while it lives
 
-    def _earlier_counters(self) -> dict[str, int]:
+    def _all_counters(self) -> dict[str, int]:
         counters = self.machine.counters
         sums = {name: value + self._counters.get(name, 0) for name, value in counters.items()}
         return {**sums, "connections": len(self.server.connections), "queue": self.machine.queue()}

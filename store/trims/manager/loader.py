@@ -6,6 +6,7 @@ so it can never be handed out.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -84,7 +85,8 @@ def _load(device: Device, job: LoadJob, progress: Callable[[int], None]) -> Fill
         )
         region.buffer[span : span + len(table)] = table
         region.seal()
-    except BaseException:
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # they hold views of the region, and would keep it open
         region.close()
         raise
     return Filled(region, (span, len(table)))

@@ -7,7 +7,6 @@ others notice nothing. The request's timeout holds, and a client that goes away 
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -72,8 +71,7 @@ class Parking:
         except TrimsError as error:
             refuse(self._server, connection, request, error)
         except Exception as error:
-            for line in traceback.format_exception(error):
-                self._executor.write(line.rstrip(), "warning")
+            self._executor.blunder(error)
             refuse(self._server, connection, request, TrimsError("the manager failed", repr(error), "see its log"))
 
     def _done(self, lookup: Lookup, outcome: Any) -> None:

@@ -84,7 +84,7 @@ class Requests:
             for lease in connection.leases:
                 self._executor.publisher.released(lease)
             connection.leases.clear()
-            self._executor.feed(ev.Closed(connection.number))
+            self._executor.guarded(lambda: self._executor.feed(ev.Closed(connection.number)))
 
     def close(self) -> None:
         self._flavours.close()

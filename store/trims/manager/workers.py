@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from trims.errors import TrimsError
+
 T = TypeVar("T")
 
 
@@ -29,15 +31,15 @@ class Mailbox:
         except (OSError, ValueError):
             pass  # the loop is over: nobody waits for this any more
 
-    def deliver(self) -> None:
-        """Make the calls that are there. In the loop only."""
+    def deliver(self, make: Callable[[Callable[[], None]], None] = lambda call: call()) -> None:
+        """Make the calls that are there, each by way of `make`. In the loop only."""
         try:
             os.eventfd_read(self.fd)
         except BlockingIOError:
             pass
         for _ in range(self._calls.qsize()):
             try:
-                self._calls.get_nowait()()
+                make(self._calls.get_nowait())
             except Empty:
                 return
 
@@ -61,8 +63,7 @@ class Pool:
             try:
                 outcome = work()
             except BaseException as error:
-                error.__traceback__ = None if error.__class__.__module__ == "trims.errors" else error.__traceback__
-                outcome = error
+                outcome = error.with_traceback(None) if isinstance(error, TrimsError) else error
             self._mailbox.post(lambda: done(outcome))
 
         self._executor.submit(task)

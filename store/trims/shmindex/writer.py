@@ -82,6 +82,7 @@ class IndexWriter:
         self._places = {place: slot for slot, place in enumerate(places)}
         self._residencies, self._leases = _Slots(residencies), _Slots(leases)
         self._serial, self._generation, self.dropped = 0, 0, 0
+        self._told = (0, 0)
         self._names: dict[
             int, tuple[int, bytes, int, str, str]
         ] = {}  # slot: serial, digest, CRC of names, ref, variant
@@ -106,13 +107,18 @@ class IndexWriter:
             self._layout.place_seq + slot, self._layout.place_at + slot * lay.PLACE_STRIDE, body, zlib.crc32(body)
         )
 
+    @property
+    def grown(self) -> bool:
+        """Whether rows were put beyond what the last `put_meta` told readers to look at."""
+        return self._told != (self._residencies.high, self._leases.high)
+
     def put_meta(self, counters: Mapping[str, int]) -> None:
         """Name this state of the index, and its counters, as the next generation."""
         self._generation += 1
         shown = dict(list(counters.items())[: lay.COUNTERS])
         values = [*shown.values(), *[0] * (lay.COUNTERS - len(shown))]
         names = lay.field("\n".join(shown), 2048)
-        high = self._residencies.high, self._leases.high
+        high = self._told = self._residencies.high, self._leases.high
         body = lay.META.pack(self._generation, *high, len(shown), *values, names)
         self._put(0, self._layout.meta_at, body, zlib.crc32(body))
 

@@ -49,6 +49,11 @@ class Splitter:
 
     def split(self, data: bytes) -> list[bytes]:
         """The bodies that `data` completes, in order. Raises ProtocolError for bytes that start no frame."""
+        if not self._buffer and len(data) >= HEADER.size:
+            magic, version, zeros, nbytes = HEADER.unpack_from(data)
+            whole = len(data) == HEADER.size + nbytes and nbytes <= self._limit
+            if whole and magic == MAGIC and version == VERSION and zeros == _ZEROS:
+                return [data[HEADER.size :]]  # just one message, whole: nearly always
         self._buffer += data
         bodies: list[bytes] = []
         at = 0
