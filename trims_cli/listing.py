@@ -47,7 +47,7 @@ def ls(
     snapshot = glance.look(settings)
     known = glance.by_digest(snapshot) if glance.serves(snapshot, paths.root) and snapshot else None
     if settings.form == "json" and not (filter or sort or limit is not None or resident):
-        output.write(output.document("ls", [prefix + _tail(digest, known) for digest, _, prefix in rows]))
+        output.write(output.document("ls", _texts(rows, known)))
     else:
         items = parse(rows, known)
         if resident:
@@ -67,7 +67,7 @@ def parse(rows: list[Row], known: dict[str, list[Residency]] | None) -> list[Ite
     """The listing's items as dictionaries."""
     import json
 
-    items: list[Item] = json.loads("[" + ",".join(prefix + _tail(digest, known) for digest, _, prefix in rows) + "]")
+    items: list[Item] = json.loads("[" + ",".join(_texts(rows, known)) + "]")
     return items
 
 
@@ -75,13 +75,15 @@ _UNKNOWN = ',"resident":null,"pins":null,"used":null}'
 _NOWHERE = ',"resident":[],"pins":0,"used":null}'
 
 
-def _tail(digest: str, known: dict[str, list[Residency]] | None) -> str:
-    """What the index adds to the item of one model, as JSON text."""
+def _texts(rows: list[Row], known: dict[str, list[Residency]] | None) -> list[str]:
+    """The items as JSON text: what the snapshot says of each model, then what the index adds to it."""
     if known is None:
-        return _UNKNOWN
-    here = known.get(digest)
-    if here is None:
-        return _NOWHERE
+        return [prefix + _UNKNOWN for _, _, prefix in rows]
+    tails = {digest: _tail(here) for digest, here in known.items()}
+    return [prefix + tails.get(digest, _NOWHERE) for digest, _, prefix in rows]
+
+
+def _tail(here: list[Residency]) -> str:
     places = sorted({r.place for r in here if r.state == "resident"})
     used = times.rfc3339(max(r.last_use for r in here))
     return f',"resident":{to_json(places)},"pins":{sum(r.pins for r in here)},"used":{to_json(used)}}}'
