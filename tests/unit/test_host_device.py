@@ -48,6 +48,8 @@ def test_a_load_takes_the_ready_pages_and_they_come_back(device):
     ready = os.fstat(device._pool._ready.fd).st_ino
     region = device.allocate("m", 8 * MIB)
     assert os.fstat(region._ready.fd).st_ino == ready
+    assert not device.wait_spare(MIB, 0.05)  # not while a load needs the processor
+    region.seal()
     assert device.wait_spare(8 * MIB, 30)
     assert device.statistics().spare_nbytes == 8 * MIB
     region.close()

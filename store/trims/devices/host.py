@@ -47,6 +47,7 @@ class HostRegion(Region):
         self._fd = memfd.seal(ready.fd)
         os.close(ready.fd)
         self._ready = None
+        self._device._filled()
 
     def export(self) -> int:
         if self._fd < 0:
@@ -59,6 +60,7 @@ class HostRegion(Region):
         fd, self._fd = self._fd, -1
         if ready is not None:
             _let_go(ready, view)
+            self._device._filled()
         if fd >= 0:
             os.close(fd)
         self._device._closed(self)
@@ -89,6 +91,7 @@ class HostDevice(Device):
 
     def allocate(self, name: str, nbytes: int) -> HostRegion:
         size = memfd.pages(nbytes)
+        self._pool.busy(1)
         ready = self._pool.take(size)
         populated = min(ready.populated, size) if ready is not None else 0
         try:
@@ -99,6 +102,7 @@ class HostDevice(Device):
                 ready.map.resize(size)
             memfd.populate(ready.map, populated, size - populated)
         except BaseException as error:
+            self._pool.busy(-1)
             if ready is not None:
                 ready.close()
             if isinstance(error, OSError):  # no address space, or no memory for the page tables
@@ -134,6 +138,10 @@ class HostDevice(Device):
             regions = list(self._regions)
         for region in regions:
             region.close()
+
+    def _filled(self) -> None:
+        """A region is sealed, or given up."""
+        self._pool.busy(-1)
 
     def _closed(self, region: HostRegion) -> None:
         with self._lock:

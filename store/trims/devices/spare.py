@@ -1,8 +1,8 @@
 """Ready pages for the next load. Fresh pages are what loading waits for: 2 GB/s against 12 into ready ones (measured).
 
 One thread keeps one memfd of the wanted size and gives it its pages in small steps; a load takes it, cuts or extends it
-to its own size, and the thread starts over. Only memory that was never handed out is ever here. Not promised: that
-anything is ready when a load comes.
+to its own size, and the thread starts over when no load is on its way: it would take the processor that the load needs.
+Only memory that was never handed out is ever here. Not promised: that anything is ready when a load comes.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class SparePool:
         self._target = 0
         self._ready: Ready | None = None
         self._stepping = self._closed = False
+        self._loads = 0
         self._thread: threading.Thread | None = None
 
     @property
@@ -87,6 +88,12 @@ class SparePool:
             self._changed.notify_all()
             return taken
 
+    def busy(self, loads: int) -> None:
+        """So many loads more (or, negative, fewer) are on their way."""
+        with self._changed:
+            self._loads += loads
+            self._changed.notify_all()
+
     def wait(self, nbytes: int, timeout: float) -> bool:
         """Wait until `nbytes` are ready; False when that took longer."""
         with self._changed:
@@ -114,7 +121,7 @@ class SparePool:
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self.nbytes < self._target)
+            self._changed.wait_for(lambda: self._closed or (self.nbytes < self._target and not self._loads))
             self._stepping = not self._closed
             return not self._closed
 

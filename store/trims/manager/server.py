@@ -60,6 +60,7 @@ class Server:
         self._numbers = count(1)
         self._per_uid: Counter[int] = Counter()
         self._to_send: dict[Connection, None] = {}
+        self._greeting: dict[Connection, float] = {}  # by when each is to have said hello, oldest first
         self._undelivered: dict[Connection, None] = {}
         self._stalled: dict[Connection, None] = {}
         self._again = False  # something changed after the service came to rest
@@ -96,6 +97,7 @@ class Server:
         self._to_send.pop(connection, None)
         self._undelivered.pop(connection, None)
         self._stalled.pop(connection, None)
+        self._greeting.pop(connection, None)
         self._again = True
         self._per_uid[connection.uid] -= 1
         connection.close()
@@ -171,6 +173,8 @@ class Server:
             times.append(now + RETRY)
         if self._undelivered:
             times.append(next(iter(self._undelivered)).descriptor_since + DELIVERY)
+        if self._greeting:
+            times.append(next(iter(self._greeting.values())))
         return max(0.0, min(times) - now) if times and min(times) < now + 3600 else 3600.0
 
     def _run_timers(self, now: float) -> None:
@@ -183,6 +187,13 @@ class Server:
             del self._undelivered[connection]
             if connection.undelivered():
                 self.drop(connection, f"it did not take a descriptor within {DELIVERY:g} s")
+        while self._greeting:
+            connection, by = next(iter(self._greeting.items()))
+            if by > now and connection.who is None:
+                break
+            del self._greeting[connection]
+            if connection.who is None:
+                self.drop(connection, "it did not say hello")
         self._to_send.update(self._stalled)
 
     # ---- connections
@@ -231,7 +242,7 @@ class Server:
         elif self._per_uid[uid] > self._cap:
             self.refuse(connection, TrimsError("too many connections", f"one user may have {self._cap}"))
         else:
-            self.at(time.monotonic() + HELLO, lambda: None if connection.who else self.drop(connection))
+            self._greeting[connection] = time.monotonic() + HELLO
 
     def _on_client(self, connection: Connection, events: int) -> None:
         if events & select.EPOLLOUT:
