@@ -30,10 +30,14 @@ def parse_ref(text: str) -> str:
         tag = DEFAULT_TAG
     problem = _name_problem(name) or _tag_problem(tag)
     if problem:
-        raise UsageError(
-            f"bad model name {text!r}", problem, "use letters, digits and ._-+@/, like resnet50 or org/resnet50:v2"
-        )
+        hint = "use letters, digits and ._-+@/, like resnet50 or org/resnet50:v2"
+        raise UsageError(f"bad model name {_quoted(text)}", problem, hint)
     return f"{name}:{tag}"
+
+
+def _quoted(text: str) -> str:
+    """`text` for a message that stays a line: its beginning, when it is absurdly long."""
+    return repr(text if len(text) <= 200 else text[:200] + "...")
 
 
 def _name_problem(name: str) -> str:
@@ -68,7 +72,8 @@ def digest_prefix(text: str) -> str | None:
         return None
     prefix = text[3:].lower()
     if len(prefix) < MIN_PREFIX or len(prefix) > 64 or not set(prefix) <= _HEX:
-        raise UsageError(f"bad digest {text!r}", f"it takes {MIN_PREFIX} to 64 hexadecimal digits", "see `trims ls`")
+        problem = f"it takes {MIN_PREFIX} to 64 hexadecimal digits"
+        raise UsageError(f"bad digest {_quoted(text)}", problem, "see `trims ls`")
     return prefix
 
 

@@ -145,3 +145,4 @@ def test_directories_are_made_with_their_parents(tmp_path: Path) -> None:
 def test_errors_of_the_system_are_told_in_words(number: int, kind: type[TrimsError]) -> None:
     error = atomic.translate(OSError(number, os.strerror(number), "/some/file"), "writing the container")
     assert type(error) is kind and str(error).startswith("writing the container failed: ")
+    assert ("read-only" in str(error)) == (number == errno.EROFS)

@@ -74,6 +74,13 @@ def test_what_is_no_ref(text: str) -> None:
     assert "\n" not in str(caught.value) and str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("text", ["a" * 10_000, "id:" + "0" * 10_000])
+def test_an_absurd_name_is_not_repeated_whole(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        digest_prefix(text) or parse_ref(text)
+    assert len(str(caught.value)) < 400
+
+
 def test_the_longest_ref_is_a_file_name(tmp_path) -> None:
     ref = parse_ref("a/" * 37 + "b" * 2 + ":" + "t" * 64)
     file = tmp_path / os.path.basename(StorePaths("/s").entry(ref))

@@ -21,7 +21,9 @@ def translate(error: OSError, doing: str) -> TrimsError:
     what = f"{doing} failed"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(what, "the disk is full", "free some space, or choose another store with --store")
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+    if error.errno == errno.EROFS:
+        return NotPermitted(what, "its file system is read-only", "remount it, or choose another store with --store")
+    if error.errno in (errno.EACCES, errno.EPERM):
         return NotPermitted(what, f"{error.filename or 'the directory'} cannot be written", "check its owner and mode")
     return TrimsError(what, os.strerror(error.errno or 0) + (f": {error.filename}" if error.filename else ""))
 

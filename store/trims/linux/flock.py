@@ -66,7 +66,10 @@ def _open_lock(path: str) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno == errno.EROFS:
+            hint = "remount it, or choose another store with --store"
+            raise NotPermitted("the store cannot be changed", f"{path} is on a read-only file system", hint) from None
+        if error.errno in (errno.EACCES, errno.EPERM):
             raise NotPermitted(
                 "the store cannot be changed", f"{path} cannot be written", "check its owner and mode"
             ) from None
