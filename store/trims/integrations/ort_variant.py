@@ -19,7 +19,8 @@ import resource
 import sys
 from typing import TYPE_CHECKING, Any
 
-from trims.errors import NoSuchVariant, TrimsError
+from trims.errors import NoSpace, NoSuchVariant, TrimsError
+from trims.units import format_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,7 +134,22 @@ def _derive(store: Store, digest: str, key: str) -> dict[str, object]:
         with atomic.staged(store.paths.tmp, ".onnx") as graph, atomic.staged(store.paths.tmp, ".bin") as weights:
             return _publish(store, digest, key, model, graph, weights)
     except ort_options.ERRORS as error:
-        raise NoSuchVariant("ONNX Runtime cannot derive it", str(error).strip()) from None
+        _blame_the_disk(store, 2 * len(model.base))
+        raise NoSuchVariant("ONNX Runtime cannot derive it", " ".join(str(error).split())) from None
+
+
+def _blame_the_disk(store: Store, need: int) -> None:
+    """Raise NoSpace when the weights as ONNX Runtime writes them, and the container, do not fit side by side."""
+    disk = os.statvfs(store.root)
+    free = disk.f_bavail * disk.f_frsize
+    if need > free:
+        raise NoSpace(
+            "the variant does not fit into the store",
+            f"it needs {format_size(need)}, the disk has {format_size(free)} free",
+            "free some space with `trims gc`",
+            need=need,
+            free=free,
+        )
 
 
 def _publish(
