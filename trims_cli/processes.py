@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 
 from trims import refs
-from trims.errors import ManagerNotRunning, NoSuchModel
+from trims.errors import ManagerNotRunning, ManagerUnreachable, NoSuchModel, TrimsError
+from trims.linux import flock
+from trims.paths import RuntimePaths
 from trims_cli import glance, output, selection
 from trims_cli.output import Column
 from trims_cli.times import rfc3339
@@ -40,6 +42,15 @@ COLUMNS = (
 )
 
 
+def _no_index(sockets: list[str]) -> TrimsError:
+    """Why there is none: nobody runs, or a manager that does lost the file."""
+    for socket in sockets:
+        paths = RuntimePaths(socket)
+        if flock.is_owned(paths.lock):
+            return ManagerUnreachable("the manager's index is gone", f"there is no {paths.index}", "`trims restart` it")
+    return ManagerNotRunning("no manager is running", f"looked at {', '.join(sockets)}", "start one with `trims start`")
+
+
 def ps(
     settings: Settings,
     targets: tuple[str, ...] = (),
@@ -52,9 +63,7 @@ def ps(
     """List leases and unused residencies."""
     snapshot = glance.look(settings)
     if snapshot is None:
-        raise ManagerNotRunning(
-            "no manager is running", f"looked at {', '.join(settings.config.sockets)}", "start one with `trims start`"
-        )
+        raise _no_index(settings.config.sockets)
     items = rows(snapshot)
     if targets:
         items = _chosen(items, targets)

@@ -164,3 +164,10 @@ class TestControl:
                 with pytest.raises(ManagerUnreachable):
                     Control([str(runtime.socket)])
         assert leaks.open_fds().keys() == before.keys()
+
+
+def test_a_manager_without_its_index(manager: Any) -> None:
+    os.unlink(f"{manager.runtime.directory}/index")
+    assert "index is gone" in cli.fails(4, "ps")
+    cli.ok("status")
+    cli.ok("ls")
