@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trims.disk.catalog import Entry
     from trims.disk.sidecar import Sidecar
     from trims.disk.store import Store
+    from trims.shmindex.reader import Residency
 
 __all__ = ["df_", "gc_", "init_", "ls_", "rm_", "show_", "verify_"]
 
@@ -159,6 +160,7 @@ def _describe(settings: Settings, store: Store, entry: Entry, sidecar: Sidecar) 
         "path": store.paths.container(entry.digest),
         "origin": entry.origin,
         "variants": _variants(store, entry.digest),
+        "used": _last_use(store, entry.digest, here or []),
         "resident": here
         and [
             {"place": r.place, "variant": r.variant, "state": r.state, "nbytes": r.nbytes, "leases": r.leases,
@@ -166,6 +168,16 @@ def _describe(settings: Settings, store: Store, entry: Entry, sidecar: Sidecar) 
             for r in here
         ],
     }  # fmt: skip
+
+
+def _last_use(store: Store, digest: str, here: list[Residency]) -> str | None:
+    """By the index, or by what managers have noted in the user's state directory."""
+    import os
+
+    from trims.disk import uses
+
+    known = [uses.read(uses.path(store.id, os.environ)).get(digest, 0.0), *(r.last_use for r in here)]
+    return rfc3339(max(known)) if max(known) else None
 
 
 def _variants(store: Store, digest: str) -> list[Item]:
@@ -187,7 +199,8 @@ def _print_model(settings: Settings, item: Item) -> None:
     def size(nbytes: int | None) -> str:
         return output.cell("size", nbytes, plain_bytes=settings.bytes)
 
-    lines = {key: output.cell("text", item[key]) for key in ("name", "id", "format", "tensors", "codec", "created")}
+    shown = ("name", "id", "format", "tensors", "codec", "created", "used")
+    lines = {key: output.cell("text", item[key]) for key in shown}
     lines |= {
         "size": f"{size(item['nbytes'])} in memory, {size(item['stored'])} stored",
         "graph": size(item["graph_nbytes"]),

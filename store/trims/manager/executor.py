@@ -57,6 +57,7 @@ class Executor:
         self.publisher: Publisher
         self.journal_due = self.ending = False
         self.load_failed: Callable[[Key], None] = lambda key: None
+        self.leaving: Callable[[Key], None] = lambda key: None
         self._rules: dict[type, Callable[[Any], None]] = {
             fx.Load: self._load,
             fx.Cancel: self._cancel,
@@ -178,6 +179,7 @@ class Executor:
 
     def _free(self, effect: fx.Free) -> None:
         """Closing gives a gigabyte back page by page: a thread does it."""
+        self.leaving(effect.key)
         filled = self._regions.pop(effect.key)[0]
         self._freers.run(filled.region.close, lambda _: self._freed(effect.key))
 

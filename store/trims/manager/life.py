@@ -26,6 +26,7 @@ from trims.manager.publisher import Publisher
 from trims.manager.requests import Requests
 from trims.manager.resolve import Named, Resolver
 from trims.manager.server import Server
+from trims.manager.uses import Uses
 from trims.manager.variants import Variants
 from trims.manager.workers import Mailbox, Pool
 from trims.paths import RuntimePaths
@@ -74,6 +75,8 @@ class Manager:
         resolver = self._resolver = Resolver(store, variants)
         self.executor = Executor(machine, devices, self._form, log, self._mailbox)
         self.executor.load_failed = resolver.forget
+        self._uses = Uses(machine, store.id)
+        self.executor.leaving = self._uses.note
         self.server = self.executor.server = Server(listener, self, log, {0, os.geteuid()}, cap)
         self.requests = Requests(self, self.executor, self.server, resolver, self._lookups, self._builds)
         self.server.watch(self._mailbox.fd, lambda _: self._mailbox.deliver(self.executor.guarded))
@@ -234,7 +237,7 @@ class Manager:
         return state
 
     def _save(self) -> None:
-        state = self._state()
+        state, uses = self._state(), self._uses.take()
         self.executor.journal_due, self._saving = False, True
 
         def done(outcome: BaseException | None) -> None:
@@ -242,7 +245,11 @@ class Manager:
             if outcome is not None:
                 self._log(f"the journal cannot be written: {outcome}", "warning")
 
-        self._saver.run(lambda: journal.write(self._paths.journal, state), done)
+        self._saver.run(lambda: self._write(state, uses), done)
+
+    def _write(self, state: journal.State, uses: dict[str, float]) -> None:
+        journal.write(self._paths.journal, state)
+        self._uses.write(uses)
 
     def _save_now_and_then(self) -> None:
         self.executor.journal_due = self.executor.journal_due or self.requests.last_activity > time.monotonic() - SAVING
@@ -267,7 +274,7 @@ class Manager:
             _remove(self._paths.socket)  # from now on there is no manager, for whoever comes
         self.requests.close()
         self._variants.close()
-        state = self._state(pins_only=asked)
+        state, uses = self._state(pins_only=asked), self._uses.take()
         held = any(True for _ in self.machine.leases())
         self.executor.publisher.close()
         if not held:
@@ -278,7 +285,7 @@ class Manager:
         self._orphans.close()
         self.executor.close()
         try:
-            journal.write(self._paths.journal, state)
+            self._write(state, uses)
         except OSError as error:
             self._log(f"the journal cannot be written: {error}", "warning")
         self._mailbox.close()
