@@ -172,8 +172,30 @@ def _would_be_refused(settings: Settings, store: Store, digest: str, ref: str, f
             raise Pinned(f"{ref} is pinned", f"in {residency.place}", "see `trims unpin`")
 
 
-def gc_(settings: Settings, dry_run: DryRun = False) -> int:
-    """Collect what no name holds any more and what crashes left."""
+def gc_(
+    settings: Settings,
+    unused_for: Annotated[
+        str | None, typer.Option("--unused-for", metavar="TIME", help="Also models that nobody used for so long.")
+    ] = None,
+    keep_last: Annotated[
+        int | None, typer.Option("--keep-last", metavar="N", help="Also all but the newest N tags of each name.")
+    ] = None,
+    keep_labelled: Annotated[
+        list[str] | None, typer.Option("--keep-labelled", metavar="K=V", help="But never with this label; repeatable.")
+    ] = None,
+    target_size: Annotated[
+        str | None, typer.Option("--target-size", metavar="SIZE", help="Also models, until the rest fits in this.")
+    ] = None,
+    partial_only: Annotated[bool, typer.Option("--partial-only", help="Only what unfinished work left.")] = False,
+    dry_run: DryRun = False,
+) -> int:
+    """Collect what no name holds any more and what crashes left; with a policy, models too."""
+    from trims_cli import retiring
     from trims_cli.cmd_store import open_store
 
-    return usage.collect(settings, open_store(settings), dry_run)
+    policy = retiring.policy(unused_for, keep_last, keep_labelled, target_size)
+    if policy.removes and partial_only:
+        raise UsageError("--partial-only takes no policy")
+    if policy.removes:
+        return retiring.collect(settings, open_store(settings), policy, dry_run)
+    return usage.collect(settings, open_store(settings), dry_run, partial_only)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from trims import units
@@ -65,13 +64,15 @@ def _measure(directory: str) -> tuple[int, int]:
     return count, nbytes
 
 
-def collect(settings: Settings, store: Store, dry_run: bool) -> int:
+def collect(settings: Settings, store: Store, dry_run: bool, partial_only: bool = False) -> int:
     """`gc`: show the plan, ask where a person is, act, and show what happened."""
     from trims.disk import gc
 
     agreed = gc.plan(store)
+    if partial_only:
+        agreed = gc.GcPlan(tuple(g for g in agreed.items if g.kind == "temporary"))
     if dry_run or not agreed.items:
-        _show(settings, agreed.items)
+        show(settings, [item(g, "would-remove") for g in agreed.items])
         return 0
     if not settings.yes and settings.may_ask:
         for g in agreed.items:
@@ -80,21 +81,22 @@ def collect(settings: Settings, store: Store, dry_run: bool) -> int:
         settings, f"free {units.format_size(agreed.nbytes)} in {len(agreed.items)} things that no name holds?"
     )
     result = gc.collect(store, agreed, settings.lock_seconds)
-    items = [_item(g, "removed") for g in result.removed] + [_item(g, "in-use") for g in result.kept]
+    items = [item(g, "removed") for g in result.removed] + [item(g, "in-use") for g in result.kept]
     output.emit(settings, "gc", items, GARBAGE)
     output.tell(settings, lambda: f"freed {units.format_size(result.nbytes)}")
     return 0
 
 
-def _show(settings: Settings, garbage: Iterable[Garbage]) -> None:
-    items = [_item(g, "would-remove") for g in garbage]
+def show(settings: Settings, items: list[Item]) -> None:
+    """A plan."""
     if items or settings.form != "table":
         output.emit(settings, "gc", items, GARBAGE)
     else:
         output.tell(settings, lambda: "nothing to collect")
 
 
-def _item(garbage: Garbage, outcome: str) -> Item:
+def item(garbage: Garbage, outcome: str) -> Item:
+    """One row."""
     return {"name": garbage.name, "kind": garbage.kind, "nbytes": garbage.nbytes, "outcome": outcome}
 
 
