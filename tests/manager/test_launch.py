@@ -157,7 +157,8 @@ def test_foreground_serves_and_tells_the_service_manager(store, runtime):
         assert b"info the manager is ready" in err
 
 
-def test_socket_activation(store, runtime):
+@pytest.mark.parametrize("how", ["module", "foreground"])
+def test_socket_activation(store, runtime, how):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(runtime.socket))
         os.chmod(runtime.socket, 0o600)
@@ -166,12 +167,15 @@ def test_socket_activation(store, runtime):
             "import os, sys\n"
             "os.environ |= {'LISTEN_FDS': '1', 'LISTEN_PID': str(os.getpid())}\n"
             "os.dup2(int(sys.argv[1]), 3)\n"
-            "os.execv(sys.executable, [sys.executable, '-m', 'trims.manager'])"
+            "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
         )
+        foreground = ["-c", START.replace("launch.start(", "launch.start(foreground=True, config=")]
+        words = ["-m", "trims.manager"] if how == "module" else foreground
         process = subprocess.Popen(
-            [sys.executable, "-c", code, str(listener.fileno())],
+            [sys.executable, "-c", code, str(listener.fileno()), *words],
             pass_fds=[listener.fileno()],
             env=runtime.env | {"TRIMS_HOST_BUDGET": "8MiB"},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         with Raw(runtime.socket) as client:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from helpers.raw import Raw, shared_bytes, until
 
@@ -77,17 +79,17 @@ def test_the_sum_of_regions_never_exceeds_the_budget(put, small):
     names = [f"m{n}" for n in range(8)]
     for name in names:
         put(name, 4 * MIB)
-    clients = [Raw(small.runtime.socket) for _ in names]
-    for client, name in zip(clients, names, strict=True):
-        client.send(Attach(id=1, ref=name))
-    peak = 0
-    for client in clients:
-        answer = client.answer(1)
-        peak = max(peak, shared_bytes(small.pid))
-        client.release(answer.lease)
+
+    def use(name: str) -> int:
+        with Raw(small.runtime.socket) as client:
+            lease = client.attach(name).lease
+            seen = shared_bytes(small.pid)
+            client.release(lease)
+            return seen
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        peak = max(pool.map(use, names))
     assert 0 < peak <= 10 * MIB
-    for client in clients:
-        client.close()
 
 
 def test_pins_hold_and_expire(put, small):

@@ -129,11 +129,12 @@ def test_a_form_that_was_forgotten_is_read_again(resolver, monkeypatch):
     monkeypatch.setattr("trims.manager.resolve._MOST", 0)
     resolver.slow("b", "raw")
     assert resolver.quick("a", "raw") is None
-    again = resolver.known(form.key)  # what a load asks for that waited for room meanwhile
+    again = resolver.form_of(form.key, form.ref)  # what a load asks for that waited for room meanwhile
     assert (again.key, again.nbytes, again.container) == (form.key, form.nbytes, form.container)
     resolver.forget(form.key)
     os.unlink(resolver.store_for_test.paths.sidecar(form.key.digest))
-    assert resolver.known(form.key) is None
+    with pytest.raises(NoSuchModel):
+        resolver.form_of(form.key, form.ref)
 
 
 def test_one_form_for_all_names_of_a_model(resolver):
@@ -143,6 +144,17 @@ def test_one_form_for_all_names_of_a_model(resolver):
     assert resolver.quick(f"id:{digest[:10]}", "raw") is None  # a prefix may come to name two
     assert resolver.slow(f"id:{digest}", "raw") is form
     assert resolver.quick(f"id:{digest}", "raw") is form
+
+
+def test_a_known_digest_needs_no_store_any_more(resolver):
+    form = resolver.slow("a", "raw")
+    paths = resolver.store_for_test.paths
+    os.unlink(paths.sidecar(form.key.digest))
+    assert resolver.slow(f"id:{form.key.digest}", "raw") is form
+    assert resolver.slow(f"id:{form.key.digest}", "raw").ref == "a:latest"
+    resolver.forget(form.key)
+    with pytest.raises(NoSuchModel):
+        resolver.slow("a", "raw")
 
 
 def test_variants_and_flavours(resolver):

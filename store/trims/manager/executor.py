@@ -42,7 +42,7 @@ class Executor:
         self,
         machine: Machine,
         devices: dict[str, Device],
-        forms: Callable[[Key], Form | None],
+        forms: Callable[[Key, str], Form],
         log: Callable[[str, str], None],
         mailbox: Mailbox,
     ) -> None:
@@ -128,15 +128,10 @@ class Executor:
     # ---- loads
 
     def _load(self, effect: fx.Load) -> None:
-        form = self._forms(effect.key)
-        if form is None:
-            error = TrimsError(f"{effect.ref} cannot be loaded", "the store no longer describes it", "import it again")
-            self._mailbox.post(lambda: self.feed(ev.LoadFailed(effect.key, effect.load, error.to_dict())))
-            return
-        job = self._loads[effect.key] = LoadJob(effect.load, form)
+        job = self._loads[effect.key] = LoadJob(effect.load, effect.key, effect.ref, effect.nbytes)
         device = self.devices[effect.key.place]
         self._loaders.run(
-            lambda: load(device, job, lambda done: self._on_bytes(job, done)),
+            lambda: load(device, job, self._forms, lambda done: self._on_bytes(job, done)),
             lambda outcome: self._loaded(job, outcome),
         )
 
@@ -149,25 +144,25 @@ class Executor:
             self._mailbox.post(lambda: self._tell_progress(job))
 
     def _tell_progress(self, job: LoadJob) -> None:
-        key = job.form.key
+        key = job.key
         if self._loads.get(key) is not job:
             return
         self.publisher.changed(key)
         for number, request in self.machine.waiters(key):
             connection = self.server.connections.get(number)
             if connection is not None:
-                self.server.send(connection, encode(Progress(request, job.done, job.form.nbytes)))
+                self.server.send(connection, encode(Progress(request, job.done, job.nbytes)))
 
     def _loaded(self, job: LoadJob, outcome: Filled | BaseException) -> None:
-        key = job.form.key
+        key = job.key
         del self._loads[key]
         if isinstance(outcome, Filled):
             self._regions[key] = (outcome, _answer(key, outcome))
             self.feed(ev.Loaded(key, job.number, outcome.region.nbytes))
             return
         if not isinstance(outcome, TrimsError):
-            self._log(f"loading {job.form.ref} failed: {outcome!r}", "warning")
-            outcome = TrimsError(f"loading {job.form.ref} failed", str(outcome), "see `trims logs`")
+            self._log(f"loading {job.ref} failed: {outcome!r}", "warning")
+            outcome = TrimsError(f"loading {job.ref} failed", str(outcome), "see `trims logs`")
         self.feed(ev.LoadFailed(key, job.number, outcome.to_dict()))
         if not isinstance(outcome, Cancelled):  # somebody may want it again, and be loading it by now
             self.load_failed(key)

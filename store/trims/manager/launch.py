@@ -21,7 +21,7 @@ import msgspec
 from trims.config import OPTIONS, Config
 from trims.errors import LockTimeout, ManagerNotRunning, ManagerUnreachable, ProtocolError, TrimsError, rebuild
 from trims.linux import flock
-from trims.manager import runtime
+from trims.manager import runtime, systemd
 from trims.manager.logfile import last_lines
 from trims.paths import RuntimePaths
 from trims.version import __version__
@@ -55,7 +55,8 @@ def start(config: Config, foreground: bool = False, timeout: float = 30.0) -> di
 
     try:
         try:
-            return greet(paths.socket, min(timeout, GREETING))
+            if not (foreground and systemd.activated()):  # then the socket is there, and it is us who will answer
+                return greet(paths.socket, min(timeout, GREETING))
         except ManagerNotRunning:
             pass
         if not foreground:

@@ -73,30 +73,14 @@ class Manager:
         self._saving = False
         variants = self._variants = Variants(store.root)
         resolver = self._resolver = Resolver(store, variants)
-        self.executor = Executor(machine, devices, self._form, log, self._mailbox)
+        self.executor = Executor(machine, devices, resolver.form_of, log, self._mailbox)
         self.executor.load_failed = resolver.forget
         self._uses = Uses(machine, store.id)
         self.executor.leaving = self._uses.note
         self.server = self.executor.server = Server(listener, self, log, {0, os.geteuid()}, cap)
         self.requests = Requests(self, self.executor, self.server, resolver, self._lookups, self._builds)
         self.server.watch(self._mailbox.fd, lambda _: self._mailbox.deliver(self.executor.guarded))
-        earlier = journal.read(paths.journal)
-        self._counters, self._wishes = earlier.counters, earlier.kept
-        self._untaken = dict.fromkeys(earlier.kept)  # not yet looked up: still to be kept
-        dead = reader.read(paths.index)
-        mark_closed(paths.index)
-        left = orphans.find(dead, earlier.orphans)
-        index = self._new_index(list(devices))
-        self.executor.publisher = Publisher(machine, index, list(devices), self.executor.progress)
-        self.welcome = encode(Welcome(VERSION, __version__, os.getpid(), self.identity, store.root, store.id))
-        self.found = self._take_over(dead, left)
-        self._orphans = orphans.Watch(left, self.server.watch, self.server.unwatch, self._orphan_gone)
-        for place in devices:
-            self.executor.keep_spare(place, spare)
-        if idle_exit != float("inf"):
-            self.server.at(time.monotonic() + idle_exit, self._look_whether_idle)
-        self._save_now_and_then()
-        self.rest(time.monotonic())
+        self.found = self._begin(spare)
 
     # ---- life
 
@@ -153,6 +137,30 @@ class Manager:
         }
 
     # ---- beginning
+
+    def _begin(self, spare: int) -> dict[str, object]:
+        """What earlier lives left is read and taken up; from then on the index speaks of this one."""
+        paths, places = self._paths, self.executor.places
+        earlier = journal.read(paths.journal)
+        self._counters, self._wishes = earlier.counters, earlier.kept
+        self._untaken = dict.fromkeys(earlier.kept)  # not yet looked up: still to be kept
+        dead = reader.read(paths.index)
+        mark_closed(paths.index)
+        left = orphans.find(dead, earlier.orphans)
+        index = self._new_index(places)
+        self.executor.publisher = Publisher(self.machine, index, places, self.executor.progress)
+        self.welcome = encode(
+            Welcome(VERSION, __version__, os.getpid(), self.identity, self._store.root, self._store.id)
+        )
+        found = self._take_over(dead, left)
+        self._orphans = orphans.Watch(left, self.server.watch, self.server.unwatch, self._orphan_gone)
+        for place in places:
+            self.executor.keep_spare(place, spare)
+        if self._idle_exit != float("inf"):
+            self.server.at(time.monotonic() + self._idle_exit, self._look_whether_idle)
+        self._save_now_and_then()
+        self.rest(time.monotonic())
+        return found
 
     def _new_index(self, places: list[str]) -> IndexWriter:
         pid = os.getpid()
@@ -215,9 +223,6 @@ class Manager:
         if expires > time.monotonic():
             what = (form.key, kept.ref, form.nbytes, kept.owner, kept.reason, expires)
             self.executor.feed(ev.Restored(*what))
-
-    def _form(self, key: ev.Key) -> Form | None:
-        return self._resolver.known(key)
 
     # ---- while it lives
 

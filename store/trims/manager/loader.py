@@ -42,12 +42,12 @@ class Filled:
 
 
 class LoadJob:
-    """One load on its way. `done` is bytes in place; `cancel` makes it stop soon."""
+    """One load on its way. `done` is bytes in place of `nbytes`; `cancel` makes it stop soon."""
 
-    __slots__ = ("cancelled", "done", "form", "number", "told")
+    __slots__ = ("cancelled", "done", "key", "nbytes", "number", "ref", "told")
 
-    def __init__(self, number: int, form: Form) -> None:
-        self.number, self.form = number, form
+    def __init__(self, number: int, key: Key, ref: str, nbytes: int) -> None:
+        self.number, self.key, self.ref, self.nbytes = number, key, ref, nbytes
         self.cancelled = False
         self.done = 0
         self.told = 0.0  # when progress was last passed on
@@ -56,27 +56,27 @@ class LoadJob:
         self.cancelled = True
 
 
-def load(device: Device, job: LoadJob, progress: Callable[[int], None]) -> Filled:
-    """Fill and seal a region with what `job` is about. Raises TrimsError and nothing else."""
+def load(device: Device, job: LoadJob, form: Callable[[Key, str], Form], progress: Callable[[int], None]) -> Filled:
+    """Fill and seal a region with what `job` is about; `form` tells its files. Raises TrimsError and nothing else."""
     try:
-        return _load(device, job, progress)
+        return _load(device, job, form(job.key, job.ref), progress)
     except TrimsError:
         raise
     except OSError as error:
-        raise atomic.translate(error, f"loading {job.form.ref}") from None
+        raise atomic.translate(error, f"loading {job.ref}") from None
     except MemoryError:
-        raise TrimsError(f"loading {job.form.ref} failed", "the manager itself has no memory left") from None
+        raise TrimsError(f"loading {job.ref} failed", "the manager itself has no memory left") from None
 
 
-def _load(device: Device, job: LoadJob, progress: Callable[[int], None]) -> Filled:
-    sidecar = read_sidecar(job.form.sidecar)
+def _load(device: Device, job: LoadJob, form: Form, progress: Callable[[int], None]) -> Filled:
+    sidecar = read_sidecar(form.sidecar)
     table, span = table_bytes(sidecar.manifest), sidecar.span_nbytes
     if job.cancelled:
         raise Cancelled("the load was cancelled")
-    region = device.allocate(job.form.ref, span + len(table))
+    region = device.allocate(job.ref, span + len(table))
     try:
         fill(
-            job.form.container,
+            form.container,
             sidecar,
             region.buffer,
             threads=1 if span < _SMALL else 2,

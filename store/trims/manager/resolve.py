@@ -52,7 +52,7 @@ class Resolver:
         self._catalog = Catalog(store.paths)
         self._named: dict[str, Named] = {}
         self._forms: dict[tuple[str, str], Form] = {}
-        self._refs: dict[str, str] = {}
+        self._refs: dict[str, tuple[str, str]] = {}  # digest: a ref of it, and what it was imported from
 
     # ---- in the loop
 
@@ -87,21 +87,6 @@ class Resolver:
             return self._forms.get((named.digest, RAW))
         return self._forms.get((named.digest, self._variants.key)) if self._variants.key else None
 
-    def known(self, key: Key) -> Form | None:
-        """The form of a key that was resolved before: from memory, or read again where it has been forgotten since."""
-        form = self._forms.get((key.digest, key.variant))
-        if form is not None:
-            return form
-        named = Named(self.name_of(key.digest), key.digest, "", "", (0, 0, 0))
-        try:
-            return self.form(named, key.variant)
-        except (TrimsError, OSError):
-            return None
-
-    def name_of(self, digest: str) -> str:
-        """A ref of the digest that was asked for before, or the digest itself."""
-        return self._refs.get(digest, f"id:{digest}")
-
     def forget(self, key: Key) -> None:
         """A load of this form failed: look at the store again before the next."""
         self._forms.pop((key.digest, key.variant), None)
@@ -122,16 +107,18 @@ class Resolver:
             stamp = _stamp(path)
             entry = self._catalog.get(entry.ref)  # after the stamp: what changes in between is then noticed
             named = Named(entry.ref, entry.digest, entry.origin_format, path, stamp)
-            self._refs[entry.digest] = entry.ref
+            self._refs[entry.digest] = entry.ref, entry.origin_format
             if text.startswith("id:"):
                 return named  # a prefix may become ambiguous: never remembered
         self._named[text] = named
         return named
 
     def _by_digest(self, digest: str) -> Named:
-        """A model by its whole digest: it needs no ref, as long as its container is there."""
-        origin = read_sidecar(self._store.paths.sidecar(digest)).origin
-        return Named(self.name_of(digest), digest, str(origin.get("format", "")), "", (0, 0, 0))
+        """A model by its whole digest: it needs no ref, nor, when it is known already, its container."""
+        ref, format = self._refs.get(digest, (f"id:{digest}", ""))
+        if not (format and (digest, RAW) in self._forms):
+            format = str(read_sidecar(self._store.paths.sidecar(digest)).origin.get("format", ""))
+        return Named(ref, digest, format, "", (0, 0, 0))
 
     def slow(self, text: str, variant: str, prefer: str = "") -> Form:
         """The form an attach names. Raises what is wrong with it."""
@@ -158,6 +145,10 @@ class Resolver:
         if not self._has(named.digest, key):
             raise NeedsBuilding(named, flavour == "auto")
         return self.form(named, key)
+
+    def form_of(self, key: Key, ref: str) -> Form:
+        """The form of a key: from memory, or read again where it has been forgotten since."""
+        return self.form(Named(ref, key.digest, "", "", (0, 0, 0)), key.variant)
 
     def build(self, needed: NeedsBuilding, errand: Errand) -> Form:
         """The second step of `slow_flavour`. Raises NoSuchVariant and whatever else the child reported."""

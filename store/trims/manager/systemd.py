@@ -19,9 +19,14 @@ def notify(text: str) -> None:
         pass
 
 
+def activated() -> bool:
+    """Whether a service manager has opened our socket, so that it exists without anybody serving it."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0"
+
+
 def listener() -> socket.socket | None:
     """The socket that was opened for us (sd_listen_fds(3)), or None."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS", "0") == "0":
+    if not activated():
         return None
     sock = socket.socket(fileno=3)
     sock.set_inheritable(False)
