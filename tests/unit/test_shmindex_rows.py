@@ -138,6 +138,25 @@ def test_an_open_index_follows_the_manager(path):
     second.close()
 
 
+@pytest.mark.parametrize("left", [0, 100, lay.PAGE, lay.PAGE + 100])
+def test_a_file_that_is_cut_kills_neither_side(index, path, left):
+    fill(index)
+    with Index(path) as reader:
+        assert len(reader.snapshot().residencies) == 3
+        os.truncate(path, left)
+        assert reader.snapshot() is None
+        for place in ("host", "gpu:GPU-1"):
+            index.put_place(place, 100)
+        put(index, 2, 4)
+        put_lease(index, 12, 2)
+        index.put_meta({"loads": 2})
+        s = reader.snapshot()
+        assert (s.pid, s.counters) == (42, {"loads": 2})
+        assert [r.digest for r in s.residencies] == [f"{2:064x}"] and is_whole(s.residencies[0])
+        os.truncate(path, left)
+    assert index.dropped == 0  # and the fixture closes it, cut
+
+
 @pytest.mark.parametrize("data", [b"", b"x" * 100, b"x" * 8192, lay.MAGIC + b"\2\0\0\0" + b"\0" * 8192])
 def test_what_is_no_index_is_none(path, data):
     with open(path, "wb") as file:

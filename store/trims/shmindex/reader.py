@@ -174,8 +174,8 @@ class Index:
         except OSError:
             self.close()
             return None
-        if self._map is not None and self._file == (stat.st_dev, stat.st_ino):
-            return self._map
+        if self._map is not None and self._file == (stat.st_dev, stat.st_ino) and stat.st_size == len(self._map):
+            return self._map  # a file that was cut would be a SIGBUS
         self.close()
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)

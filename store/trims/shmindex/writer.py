@@ -7,6 +7,7 @@ tells what is resident, it does not decide it.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import mmap
 import os
@@ -75,7 +76,8 @@ class IndexWriter:
             lay.MAGIC, lay.VERSION, self._layout.places, residencies, leases, pid, uid, started, since,
             *(lay.field(text, size) for text, size in ((identity, 32), (version, 32), (socket, 128), (store, 1024))), 0,
         )  # fmt: skip
-        self._map = _create(path, self._layout.nbytes, head)
+        self._head = head[: -lay.CRC.size] + lay.CRC.pack(zlib.crc32(head[: -lay.CRC.size]))
+        self._fd, self._map = _create(path, self._layout.nbytes, self._head)
         at = self._layout.seq_at
         self._view = memoryview(self._map)
         self._seq = self._view[at : at + 8 * self._layout.seq_count].cast("Q")
@@ -127,6 +129,7 @@ class IndexWriter:
         leases: int, pins: int, hits: int, load_seconds: float, since: float, last_use: float, expires: float,
     ) -> None:  # fmt: skip
         """Put the row of `key`; its slot, serial and names stay while it is there."""
+        self._mend()
         slot = self._residencies.of.get(key)
         if slot is None:
             slot = self._residencies.take(key)
@@ -182,34 +185,43 @@ class IndexWriter:
 
     def close(self) -> None:
         """Say that this is over, and let go of the file, which stays."""
-        self._view[lay.CLOSED_AT : lay.CLOSED_AT + 8] = struct.pack("<Q", 1)
+        with contextlib.suppress(OSError):  # a file that was cut, on a disk that is full
+            os.pwrite(self._fd, struct.pack("<Q", 1), lay.CLOSED_AT)
         self._seq.release()
         self._view.release()
         self._map.close()
+        os.close(self._fd)
 
     def _put(self, seq: int, at: int, body: bytes, crc: int) -> None:
+        self._mend()
         self._seq[seq] += 1
         self._view[at : at + len(body) + 4] = body + lay.CRC.pack(crc)
         self._seq[seq] += 1
 
+    def _mend(self) -> None:
+        """When somebody has cut the file, make it whole: beyond its end is a SIGBUS. Rows come back as they change."""
+        if os.fstat(self._fd).st_size >= self._layout.nbytes:
+            return
+        os.posix_fallocate(self._fd, 0, self._layout.nbytes)
+        self._map[: len(self._head)] = self._head
+        self._names = {slot: (serial, raw, 0, "", "") for slot, (serial, raw, *_) in self._names.items()}
 
-def _create(path: str, nbytes: int, head: bytes) -> mmap.mmap:
-    """The mapped new file, already under its name. Its blocks are reserved: a full disk must not be a SIGBUS later."""
+
+def _create(path: str, nbytes: int, head: bytes) -> tuple[int, mmap.mmap]:
+    """The new file, open and mapped, under its name. Its blocks are reserved: a full disk is no SIGBUS later."""
     with atomic.staged(os.path.dirname(path)) as staged:
         fd = os.open(staged, os.O_RDWR | os.O_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, nbytes)
             map = mmap.mmap(fd, nbytes)
+            map[: len(head)] = head
+            os.rename(staged, path)
         except OSError as error:
+            os.close(fd)
             raise NoSpace(
                 "the index cannot be written", os.strerror(error.errno or 0), f"free space at {path}"
             ) from None
-        finally:
-            os.close(fd)
-        head = head[: -lay.CRC.size]
-        map[: lay.HEADER.size] = head + lay.CRC.pack(zlib.crc32(head))
-        os.rename(staged, path)
-    return map
+    return fd, map
 
 
 def mark_closed(path: str) -> None:
