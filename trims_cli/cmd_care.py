@@ -7,20 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trims import refs
-from trims.errors import Damaged, ManagerNotRunning, NoSuchModel, UsageError
-from trims_cli import boundary, glance, listing, output, prompt, selection, targets, usage
+from trims.errors import ManagerNotRunning, NoSuchModel, UsageError
+from trims_cli import glance, output, prompt, selection, targets, usage
 from trims_cli.options import DryRun, Models, SomeModels
 from trims_cli.output import Column, Item
-from trims_cli.progress import Meter
 from trims_cli.settings import Settings
 
 if TYPE_CHECKING:
     from trims.disk.store import Store
 
-VERIFIED = (
-    Column("NAME", "name"), Column("ID", "id", "id", usual=False), Column("SIZE", "nbytes", "size"),
-    Column("RESULT", "result"), Column("BAD", "bad", "int"),
-)  # fmt: skip
 REMOVED = (
     Column("NAME", "name"),
     Column("ID", "id", "id"),
@@ -36,54 +31,20 @@ def verify_(
         bool, typer.Option("--all", help="Every model and the catalog; so it is when none is named.")
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Only sizes and descriptions, not every byte.")] = False,
+    subset: Annotated[
+        str | None, typer.Option("--subset", metavar="PART", help="Only a part: 1/7, 5% or 10GiB.")
+    ] = None,
+    max_age: Annotated[
+        str | None, typer.Option("--max-age", metavar="TIME", help="Not what was verified within this time.")
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option("--time-limit", metavar="TIME", help="Begin no model after so long.")
+    ] = None,
 ) -> int:
     """Check that every byte is what was imported; exit with 14 when not."""
-    from trims.disk.catalog import Catalog
-    from trims.disk.verify import verify_model
-    from trims_cli.cmd_store import open_store
+    from trims_cli import verifying
 
-    store, whole = open_store(settings), all or not models
-    catalog = Catalog(store.paths)
-    findings: list[Any] = []
-    items: list[Item] = []
-    if whole:
-        from trims.disk.verify import verify_store
-
-        with Meter(settings, "verify", "verify") as meter:
-            findings = verify_store(store, quick, meter.add)
-        known = listing.parse(selection.load(store.paths), None)
-        by_model: dict[str, list[Any]] = {}
-        for finding in findings:
-            by_model.setdefault(finding.model.split(" variant ")[0], []).append(finding)
-        items = [_verified(i["name"], i["id"], i["nbytes"], by_model.pop(i["name"], [])) for i in known]
-        items += [_verified(name, None, None, found) for name, found in by_model.items()]
-    else:
-        for entry in catalog.match(selection.words(models or [])):
-            with Meter(settings, entry.ref, "verify") as meter:
-                found = verify_model(store, entry, quick, meter.add)
-            findings += found
-            items.append(_verified(entry.ref, entry.digest, entry.nbytes, found))
-    output.emit(settings, "verify", items, VERIFIED)
-    for finding in findings:
-        boundary.say(f"trims: damage in {finding.model}: {finding.part}: {finding.message}")
-    if findings:
-        bad = sum(item["bad"] > 0 for item in items)
-        raise Damaged(
-            f"{bad} of {len(items)} models are damaged", "", "import them again",
-            findings=[finding for item in items for finding in item["findings"]],
-        )  # fmt: skip
-    return 0
-
-
-def _verified(name: str, digest: str | None, nbytes: int | None, findings: list[Any]) -> Item:
-    return {
-        "name": name,
-        "id": digest,
-        "nbytes": nbytes,
-        "result": "damaged" if findings else "ok",
-        "bad": len(findings),
-        "findings": [{"model": f.model, "part": f.part, "message": f.message} for f in findings],
-    }
+    return verifying.verify(settings, [] if all else list(models or []), quick, subset, max_age, time_limit)
 
 
 def rm_(

@@ -17,9 +17,9 @@ from trims.linux import atomic
 LIMIT = 100_000
 
 
-def path(store_id: str, environ: Mapping[str, str]) -> str:
-    """Where the uses of this store are remembered."""
-    return f"{config.state_directory(environ)}/used/{store_id}"
+def path(store_id: str, environ: Mapping[str, str], what: str = "used") -> str:
+    """Where the uses of this store are remembered, or what else has a time: `checked`, the verifications."""
+    return f"{config.state_directory(environ)}/{what}/{store_id}"
 
 
 def read(path: str) -> dict[str, float]:

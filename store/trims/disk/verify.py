@@ -65,22 +65,26 @@ def verify_model(
 
 def verify_store(store: Store, quick: bool = False, progress: Progress | None = None) -> list[Finding]:
     """Check every catalog entry, and every model that one names, once."""
+    entries, findings = read_catalog(store)
+    for entry in {entry.digest: entry for entry in reversed(entries)}.values():
+        findings += verify_model(store, entry, quick, progress)
+    return findings
+
+
+def read_catalog(store: Store) -> tuple[list[Entry], list[Finding]]:
+    """(every entry that can be read, what is wrong with the others)."""
+    entries: list[Entry] = []
     findings: list[Finding] = []
-    seen: set[str] = set()
     for path in Catalog(store.paths).files():
         try:
             with open(path, "rb") as file:
-                entry = parse_entry(file.read(), path)
+                entries.append(parse_entry(file.read(), path))
         except FileNotFoundError:  # removed meanwhile
             continue
         except (Damaged, StoreTooNew) as error:
             ref = one_line(unescape(os.path.basename(path).removesuffix(".json")))
             findings.append(Finding(ref, CATALOG, str(error)))
-            continue
-        if entry.digest not in seen:
-            seen.add(entry.digest)
-            findings += verify_model(store, entry, quick, progress)
-    return findings
+    return sorted(entries, key=lambda entry: entry.ref), findings
 
 
 def variant_keys(store: Store, digest: str) -> list[str]:
