@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -186,23 +186,24 @@ def test_half_a_message_waits_without_harm(put, manager):
         assert slow.receive().pid == manager.pid
 
 
-def test_a_connection_more_than_the_cap_is_refused(put, managers, monkeypatch):
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 4096), hard))
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit, of util-linux")
+def test_a_connection_more_than_the_cap_is_refused(put, runtime):
+    limited = ["prlimit", "--nofile=80:80", sys.executable, "-m", "trims_cli"]  # half of it for connections
+    subprocess.run([*limited, "start"], env=runtime.env, check=True, stdout=subprocess.DEVNULL)
+    clients = []
     try:
-        manager = managers()
-        clients = []
-        for _ in range(40):
-            clients.append(socket.socket(socket.AF_UNIX))
-            clients[-1].connect(str(manager.runtime.socket))
-        with Raw(manager.runtime.socket) as last:  # accepted after all others
-            assert last.ask(Status).items[0]["connections"] == 41
+        clients += [Raw(runtime.socket) for _ in range(40)]
+        with Raw(runtime.socket, hello=False) as one_more:
+            answer = one_more.receive()
+        assert (answer.id, answer.what) == (0, "too many connections")
+        clients.pop().close()
+        clients[0].ask(Status)  # answered after the close was seen
+        clients.append(Raw(runtime.socket))
+        assert clients[-1].ask(Status).items[0]["connections"] == 40
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for sock in clients:
-            sock.close()
+        for client in clients:
+            client.close()
+        subprocess.run([*limited, "stop", "--now"], env=runtime.env, check=True, stdout=subprocess.DEVNULL)
 
 
 def test_attach_and_evict_cycles_leak_nothing(put, manager):
