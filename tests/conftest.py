@@ -26,6 +26,7 @@ from trims.errors import ManagerNotRunning
 from trims.linux import process
 
 leaks.adopt_orphans()
+_FAILED = pytest.StashKey[bool]()
 
 # Properties take the time they take on a loaded machine; the suite's own limit is pytest's timeout.
 settings.register_profile("trims", deadline=None, print_blob=True)
@@ -55,9 +56,16 @@ def _base_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
     tmp_path_factory.getbasetemp()
 
 
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    node.session.stash[_FAILED] = True
+
+
 @pytest.fixture(autouse=True)
-def leak_guard(_base_directory: None) -> Iterator[None]:
+def leak_guard(_base_directory: None, request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a descriptor, thread, process or mapping of shared memory behind."""
+    if request.session.stash.get(_FAILED, False):
+        request.session.stash[_FAILED] = False
+        leaks.forget_failure()
     before = leaks.take()
     yield
     found = leaks.leaked(before)

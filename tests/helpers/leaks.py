@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from dataclasses import dataclass
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
@@ -82,6 +83,14 @@ def memfds() -> dict[str, int]:
                 key = f"{fields[5].strip()} inode {fields[4]}"
                 found[key] = found.get(key, 0) + 1
     return found
+
+
+def forget_failure() -> None:
+    """Let go of what the traceback of a failed test held, so that the next test is not blamed for it."""
+    sys.last_type = sys.last_value = sys.last_traceback = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def describe(pid: int) -> str:
