@@ -109,3 +109,33 @@ def test_a_source_that_is_cut_while_it_is_imported(home: Path, monkeypatch: pyte
     assert [item["id"] for item in cli.items("ls")] == [kept.digest]
     cli.ok("gc", "--yes")
     assert os.listdir(store.paths.tmp) == []
+
+
+def on_runtime(home: Path, size: str, body: Callable[[Path], None]) -> None:
+    """Run `body` with a store in effect, and a runtime directory that has a disk of its own."""
+    stores.fresh(home / "store")
+
+    def inside(root: Path) -> None:
+        os.chmod(root, 0o700)
+        os.environ.update(TRIMS_STORE=str(home / "store"), TRIMS_SOCKET=str(root / "sock"))
+        body(root)
+
+    mounts.on_tmpfs(home / "run", size, inside)
+
+
+def test_a_manager_whose_index_does_not_fit_leaves_no_socket(home: Path) -> None:
+    def body(root: Path) -> None:
+        assert "No space left" in cli.fails(15, "start")
+        assert "sock" not in os.listdir(root)
+        assert cli.run("status").returncode == 3
+
+    on_runtime(home, "1m", body)
+
+
+def test_a_read_only_runtime_directory(home: Path) -> None:
+    def body(root: Path) -> None:
+        mounts.make_read_only(root)
+        assert "--socket" in cli.fails(2, "start")
+        assert os.listdir(root) == []
+
+    on_runtime(home, "1m", body)

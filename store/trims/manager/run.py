@@ -71,21 +71,27 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
     memfd.make_undumpable()
     _raise_limits()
     _warn_of_neighbours(config, paths, log)
-    listener = systemd.listener()
-    own_socket = listener is None
-    return Manager(
-        paths,
-        store,
-        machine,
-        {HOST: HostDevice()},
-        listener or runtime.listen(paths),
-        log.write,
-        policy=policy,
-        cap=_connections(),
-        own_socket=own_socket,
-        spare=spare,
-        idle_exit=config["manager.idle_exit"],
-    )
+    given = systemd.listener()
+    listener = given or runtime.listen(paths)
+    try:
+        return Manager(
+            paths,
+            store,
+            machine,
+            {HOST: HostDevice()},
+            listener,
+            log.write,
+            policy=policy,
+            cap=_connections(),
+            own_socket=given is None,
+            spare=spare,
+            idle_exit=config["manager.idle_exit"],
+        )
+    except BaseException:
+        listener.close()
+        if given is None:
+            os.unlink(paths.socket)  # nobody listens: it would only look like a manager that died
+        raise
 
 
 def _spare(config: Config, budget: int) -> int:

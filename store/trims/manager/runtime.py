@@ -42,6 +42,12 @@ def prepare(paths: RuntimePaths) -> None:
             "it has to be a directory of your own that others cannot enter",
             f"chmod 700 {paths.directory}, or name another socket with --socket",
         )
+    if not os.access(paths.directory, os.W_OK):
+        raise NotPermitted(
+            f"{paths.directory} cannot hold a manager's socket",
+            "nothing can be written there",
+            "name another socket with --socket",
+        )
 
 
 def own(paths: RuntimePaths, patience: float = PATIENCE) -> int:
