@@ -78,10 +78,15 @@ def _build(root: str, digest: str) -> dict[str, object]:
         import onnxruntime
     except ImportError:
         raise _no_runtime() from None
+    from trims.disk.sidecar import read_sidecar
     from trims.disk.store import open_store
 
     onnxruntime.set_default_logger_severity(4)
-    return build(open_store(root), digest)
+    store = open_store(root)
+    most = _MEMORY_FACTOR * read_sidecar(store.paths.sidecar(digest)).span_nbytes
+    _limit(resource.RLIMIT_FSIZE, most + (1 << 30))
+    _limit(resource.RLIMIT_AS, most + _MEMORY_EXTRA)
+    return build(store, digest)
 
 
 def confine() -> bool:
@@ -128,8 +133,6 @@ def _derive(store: Store, digest: str, key: str) -> dict[str, object]:
     model = DirectBackend(store, f"id:{digest}").attach("raw").region
     if model.contents.graph is None:
         raise NoSuchVariant("no variant can be built", "the model has no graph: it was not imported from ONNX")
-    _limit(resource.RLIMIT_FSIZE, _MEMORY_FACTOR * len(model.base) + (1 << 30))
-    _limit(resource.RLIMIT_AS, _MEMORY_FACTOR * len(model.base) + _MEMORY_EXTRA)
     try:
         with atomic.staged(store.paths.tmp, ".onnx") as graph, atomic.staged(store.paths.tmp, ".bin") as weights:
             return _publish(store, digest, key, model, graph, weights)
