@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+from helpers import leaks
 from helpers.raw import Raw, until
 
 from trims.shmindex.reader import read
@@ -195,3 +196,24 @@ def test_sigterm_ends_it_and_leaves_nothing(put, managers):
         assert client.closed_by_peer()
     first.stop()
     assert sorted(os.listdir(first.runtime.directory)) == ["journal", "lock", "log", "start"]
+
+
+def test_a_manager_whose_directory_is_deleted_ends_and_leaves_its_successors_alone(put, managers):
+    first = managers()
+    directory, socket = first.runtime.directory, first.runtime.socket
+    put("m")
+    holds = Raw(socket)
+    holds.attach("m")
+    for name in os.listdir(directory):
+        os.unlink(f"{directory}/{name}")
+    second = managers()
+    with Raw(socket) as client:
+        client.ask(Pin, ref="m", owner="me")
+        until(lambda: b'"me"' in contents(f"{directory}/journal"), client)
+        before = contents(f"{directory}/journal")
+        assert holds.ask(Status).items[0]["pid"] == first.pid
+        holds.close()  # its last client: it looks around
+        assert not leaks.wait_ended({first.pid}, 10)
+        assert contents(f"{directory}/journal") == before and index(second).alive
+    with Raw(socket) as client:
+        assert client.ask(Status).items[0]["pid"] == second.pid

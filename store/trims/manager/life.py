@@ -17,7 +17,7 @@ from trims.devices.base import Device
 from trims.disk.store import Store
 from trims.errors import NoSuchModel, NoSuchVariant
 from trims.linux import process
-from trims.manager import journal, orphans
+from trims.manager import journal, orphans, runtime
 from trims.manager.connection import Connection
 from trims.manager.executor import Executor
 from trims.manager.journal import Kept, Orphan
@@ -80,6 +80,7 @@ class Manager:
         self.server = self.executor.server = Server(listener, self, log, {0, os.geteuid()}, cap)
         self.requests = Requests(self, self.executor, self.server, resolver, self._lookups, self._builds)
         self.server.watch(self._mailbox.fd, lambda _: self._mailbox.deliver(self.executor.guarded))
+        self._tenure = runtime.Tenure(paths)
         self.found = self._begin(spare)
 
     # ---- life
@@ -100,6 +101,7 @@ class Manager:
 
     def closed(self, connection: Connection) -> None:
         self.requests.closed(connection)
+        self._look_whether_ours()
 
     def rest(self, now: float) -> float | None:
         """After each turn: what is due, the index, the journal."""
@@ -253,10 +255,17 @@ class Manager:
         self._saver.run(lambda: self._write(state, uses), done)
 
     def _write(self, state: journal.State, uses: dict[str, float]) -> None:
-        journal.write(self._paths.journal, state)
+        if self._tenure.lasts():
+            journal.write(self._paths.journal, state)
         self._uses.write(uses)
 
+    def _look_whether_ours(self) -> None:
+        if not self._tenure.lasts() and not self.executor.ending:
+            self._log("the manager ends: its runtime directory is gone, so that nobody can reach it", "warning")
+            self.stop()
+
     def _save_now_and_then(self) -> None:
+        self._look_whether_ours()
         self.executor.journal_due = self.executor.journal_due or self.requests.last_activity > time.monotonic() - SAVING
         self.server.at(time.monotonic() + SAVING, self._save_now_and_then)
 
@@ -275,14 +284,15 @@ class Manager:
     def _end(self) -> None:
         asked = self.executor.ending
         self.server.stop_listening()
-        if self._own_socket:
+        ours = self._tenure.lasts()
+        if ours and self._own_socket:
             _remove(self._paths.socket)  # from now on there is no manager, for whoever comes
         self.requests.close()
         self._variants.close()
         state, uses = self._state(pins_only=asked), self._uses.take()
         held = any(True for _ in self.machine.leases())
         self.executor.publisher.close()
-        if not held:
+        if ours and not held:
             _remove(self._paths.index)
         self.server.finish(FAREWELL)
         for pool in (self._saver, self._builds, self._lookups):

@@ -72,6 +72,24 @@ def own(paths: RuntimePaths, patience: float = PATIENCE) -> int:
     )
 
 
+class Tenure:
+    """Whether the directory is still the one whose lock we took: it may be deleted under us and made anew by others."""
+
+    def __init__(self, paths: RuntimePaths) -> None:
+        self._path = paths.lock
+        self._lock = self._found()
+
+    def lasts(self) -> bool:
+        return self._found() == self._lock is not None
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            found = os.lstat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino  # not used again while we hold it open
+
+
 def listen(paths: RuntimePaths) -> socket.socket:
     """A listening socket at its path, mode 0600. The caller holds the lock. Raises NotPermitted."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
