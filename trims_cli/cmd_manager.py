@@ -44,6 +44,7 @@ def start_(
         from trims_cli import units_systemd
 
         output.write(units_systemd.text(settings.config, {key: value for key, value in flags.items() if value}))
+        output.write("\n" + units_systemd.socket(settings.config))
         return 0
     started = launch(settings, foreground)
     if foreground:
@@ -162,11 +163,12 @@ def keep_flags(settings: Settings) -> None:
 def status_(
     settings: Settings,
     check: Annotated[bool, typer.Option("--check", help="Print nothing; the exit code says it.")] = False,
+    prometheus: Annotated[bool, typer.Option("--prometheus", help="Print metrics, from the index alone.")] = False,
 ) -> int:
     """Show whether a manager runs, which one and why, and its room. The exit code says it too."""
     from trims_cli import status
 
-    return status.status(settings, check)
+    return status.status(settings, check, prometheus)
 
 
 def logs_(

@@ -91,6 +91,9 @@ def ps_(
     filter: Filter = None,
     sort: Sort = None,
     limit: Limit = None,
+    group_by: Annotated[
+        str | None, typer.Option("--group-by", metavar="model|user|job", help="One row for all that share this.")
+    ] = None,
 ) -> int:
     """Show what is resident and who uses it."""
-    return processes.ps(settings, tuple(targets or ()), user, job, tuple(filter or ()), sort, limit)
+    return processes.ps(settings, tuple(targets or ()), user, job, tuple(filter or ()), sort, limit, group_by)

@@ -217,9 +217,12 @@ def _print_model(settings: Settings, item: Item) -> None:
     output.write("".join(f"{key + ':':<10} {errors.one_line(text)}\n" for key, text in lines.items()))
 
 
-def df_(settings: Settings) -> int:
+def df_(
+    settings: Settings,
+    by: Annotated[str | None, typer.Option("--by", metavar="model|codec", help="One row for each on disk.")] = None,
+) -> int:
     """Show where bytes are, on disk and in memory, and what could be reclaimed."""
     from trims_cli import usage
 
-    output.emit(settings, "df", usage.gather(settings, open_store(settings)), DF, "what")
+    output.emit(settings, "df", usage.gather(settings, open_store(settings), by), DF, "what")
     return 0

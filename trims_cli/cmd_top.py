@@ -31,7 +31,7 @@ def top_(
 ) -> int:
     """Watch what is resident, who uses it, and what room is left."""
     from trims_cli.top_sample import Sampler
-    from trims_cli.top_state import State
+    from trims_cli.top_state import COLUMNS, State
 
     seconds = units.parse_duration(interval)
     if not 0.05 <= seconds <= 3600:
@@ -40,7 +40,7 @@ def top_(
     colour = settings.config["ui.color"]
     coloured = colour == "always" or (colour == "auto" and not os.environ.get("NO_COLOR"))
     state = State(interval=seconds, readonly=readonly, ascii=ascii or encoding != "utf8", colour=coloured)
-    state = _sorted_by(state, sort)
+    state = _sorted_by(state, settings.sort(sort, COLUMNS))
     sampler = Sampler(settings)
     try:
         if settings.machine or settings.form in ("json", "jsonl"):

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 _FILTERS = {"--filter": ("filter", "texts"), "--sort": ("sort", "text"), "--limit": ("limit", "number")}
 FORMS: dict[str, tuple[str, str, str, dict[str, tuple[str, str]]]] = {
     "ls": ("listing", "ls", "models", {**_FILTERS, "--resident": ("resident", "flag")}),
-    "ps": ("processes", "ps", "targets", {**_FILTERS, "--user": ("user", "text"), "--job": ("job", "text")}),
-    "status": ("status", "status", "", {"--check": ("check", "flag")}),
+    "ps": (
+        "processes", "ps", "targets",
+        {**_FILTERS, "--user": ("user", "text"), "--job": ("job", "text"), "--group-by": ("group_by", "text")},
+    ),
+    "status": ("status", "status", "", {"--check": ("check", "flag"), "--prometheus": ("prometheus", "flag")}),
     "warm": (
         "resident", "warm", "models",
         {"--to": ("to", "text"), "--ttl": ("ttl", "text"), "--pin": ("pin", "flag"), "--no-wait": ("no_wait", "flag"),

@@ -42,7 +42,7 @@ def ls(
     resident: bool = False,
 ) -> int:
     """List models. Names that match nothing are reported after the others are listed."""
-    paths = selection.store_paths(settings)
+    paths, sort = selection.store_paths(settings), settings.sort(sort, COLUMNS)
     rows, missing = selection.choose(selection.load(paths), models)
     snapshot = glance.look(settings)
     known = glance.by_digest(snapshot) if glance.serves(snapshot, paths.root) and snapshot else None

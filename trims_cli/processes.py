@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from trims import refs
-from trims.errors import ManagerNotRunning, ManagerUnreachable, NoSuchModel, TrimsError
+from trims.errors import ManagerNotRunning, ManagerUnreachable, NoSuchModel, TrimsError, UsageError
 from trims.linux import flock
 from trims.paths import RuntimePaths
 from trims_cli import glance, output, selection
@@ -51,6 +51,16 @@ def _no_index(sockets: list[str]) -> TrimsError:
     return ManagerNotRunning("no manager is running", f"looked at {', '.join(sockets)}", "start one with `trims start`")
 
 
+GROUPS = ("model", "user", "job")
+GROUPED = (
+    Column("GROUP", "group"),
+    Column("MODELS", "models", "int"),
+    Column("SIZE", "nbytes", "size"),
+    Column("LEASES", "leases", "int"),
+    Column("PROCESSES", "processes", "int"),
+)
+
+
 def ps(
     settings: Settings,
     targets: tuple[str, ...] = (),
@@ -59,8 +69,11 @@ def ps(
     filter: tuple[str, ...] = (),
     sort: str | None = None,
     limit: int | None = None,
+    group_by: str | None = None,
 ) -> int:
-    """List leases and unused residencies."""
+    """List leases and unused residencies, or sums over them."""
+    if group_by is not None and group_by not in GROUPS:
+        raise UsageError(f"bad value {group_by!r} for --group-by", "", f"use one of {', '.join(GROUPS)}")
     snapshot = glance.look(settings)
     if snapshot is None:
         raise _no_index(settings.config.sockets)
@@ -71,12 +84,35 @@ def ps(
         items = [item for item in items if user in (item["user"], str(item["uid"]))]
     if job is not None:
         items = [item for item in items if item["job"] == job]
+    columns = COLUMNS if group_by is None else GROUPED
+    items = items if group_by is None else grouped(items, group_by)
+    sort = settings.sort(sort, columns)
     if filter or sort or limit is not None:
         from trims_cli import query
 
-        items = query.apply(items, COLUMNS, filter, sort, limit)
-    output.emit(settings, "ps", items, COLUMNS, "pid")
+        items = query.apply(items, columns, filter, sort, limit)
+    if group_by is None:
+        output.emit(settings, "ps", items, COLUMNS, "pid")
+    else:
+        output.emit(settings, "ps-groups", items, GROUPED, "group")
     return 0
+
+
+def grouped(items: list[Item], key: str) -> list[Item]:
+    """One row a model, user or job. nbytes: of its residencies, each once; what nobody uses has no user and no job."""
+    groups: dict[str | None, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item[key], []).append(item)
+    found = []
+    for name in sorted(groups, key=lambda name: (name is None, name or "")):
+        members = groups[name]
+        sizes = {(i["id"], i["variant"], i["place"]): i["nbytes"] for i in members}
+        found.append({
+            "group": name, "models": len({i["id"] for i in members}), "nbytes": sum(sizes.values()),
+            "leases": sum(i["pid"] is not None for i in members),
+            "processes": len({i["pid"] for i in members} - {None}),
+        })  # fmt: skip
+    return found
 
 
 def rows(snapshot: Snapshot) -> list[Item]:

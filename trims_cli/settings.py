@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from trims.config import Config
+    from trims_cli.output import Column
 
 
 class Flag:
@@ -124,6 +125,12 @@ class Settings:
         import sys
 
         return not self.config["ui.no_input"] and sys.stdin.isatty() and sys.stderr.isatty()
+
+    def sort(self, given: str | None, columns: tuple[Column, ...]) -> str | None:
+        """The order of a listing: as given, or as TRIMS_SORT says where that is one of the listing's columns."""
+        usual = self.config.environ.get("TRIMS_SORT") if given is None else None
+        known = usual and any(c.name.lower() == usual.partition(":")[0].lower() for c in columns)
+        return usual if known else given
 
     def seconds(self, default: float) -> float:
         """The `--timeout` in seconds."""

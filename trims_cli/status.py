@@ -38,8 +38,14 @@ CODES = {"running": 0, "dead": 1, "stopped": 3, "unknown": 4}
 GREETING = 1.0
 
 
-def status(settings: Settings, check: bool = False) -> int:
-    """Print it, or with `check` only give the exit code."""
+def status(settings: Settings, check: bool = False, prometheus: bool = False) -> int:
+    """Print it, or with `check` only give the exit code. prometheus: metrics from the index, and 0 whatever it says."""
+    if prometheus:
+        from trims_cli import glance
+        from trims_cli import prometheus as metrics
+
+        output.write(metrics.text(glance.look(settings)))
+        return 0
     item = gather(settings, settings.verbose)
     if not check:
         _print(settings, item)

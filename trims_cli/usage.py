@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from trims import units
-from trims.errors import LockTimeout, TrimsError
+from trims.errors import LockTimeout, TrimsError, UsageError
 from trims_cli import glance, output, prompt, selection
 from trims_cli.output import Column, Item
 from trims_cli.settings import Settings
@@ -23,8 +24,12 @@ GARBAGE = (
 )
 
 
-def gather(settings: Settings, store: Store) -> list[Item]:
+def gather(settings: Settings, store: Store, by: str | None = None) -> list[Item]:
     """The rows of `df`."""
+    if by is not None:
+        if by not in ("model", "codec"):
+            raise UsageError(f"bad value {by!r} for --by", "", "use model or codec")
+        return by_model(store) if by == "model" else by_codec(store)
     from trims.disk import gc
 
     rows = selection.load(store.paths)
@@ -49,6 +54,35 @@ def gather(settings: Settings, store: Store) -> list[Item]:
                 {"what": use.place, "count": len(here), "nbytes": use.used, "reclaimable": use.idle + use.spare}
             )
     return items
+
+
+def by_model(store: Store) -> list[Item]:
+    """One row a name: how many names its model has, its bytes on disk, and what would be free without the name."""
+    from trims_cli import retiring
+
+    models = retiring.inventory(store)
+    names = Counter(model.digest for model in models)
+    return [
+        {
+            "what": m.ref,
+            "count": names[m.digest],
+            "nbytes": m.nbytes,
+            "reclaimable": m.nbytes if names[m.digest] == 1 else 0,
+        }
+        for m in sorted(models, key=lambda m: m.ref)
+    ]
+
+
+def by_codec(store: Store) -> list[Item]:
+    """One row a codec: how many models are stored in it, and in how many bytes."""
+    from trims.disk.catalog import Catalog
+
+    models = {entry.digest: entry for entry in Catalog(store.paths).entries()}.values()
+    return [
+        {"what": codec, "count": len(stored), "nbytes": sum(stored), "reclaimable": None}
+        for codec in sorted({m.codec for m in models})
+        for stored in [[m.stored for m in models if m.codec == codec]]
+    ]
 
 
 def _measure(directory: str) -> tuple[int, int]:
