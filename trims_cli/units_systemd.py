@@ -17,6 +17,26 @@ _FLAGS = {
 }
 
 
+def socket(config: Config) -> str:
+    """A user socket that starts the service at the first connection. Save it as ~/.config/systemd/user/trims.socket."""
+    path = config.own_socket.replace("%", "%%")
+    return f"""\
+# trims.socket: for a manager that starts when the first client connects, save what follows in a file of its own, and
+# systemctl --user enable --now trims.socket
+[Unit]
+Description=Socket of the trims residency manager
+Documentation=man:trims(1)
+
+[Socket]
+ListenStream={path}
+SocketMode=0600
+DirectoryMode=0700
+
+[Install]
+WantedBy=sockets.target
+"""
+
+
 def text(config: Config, flags: Mapping[str, str]) -> str:
     """A user service with the settings in effect. Save it as ~/.config/systemd/user/trims.service."""
     trims = shutil.which("trims") or os.path.abspath(sys.argv[0])
@@ -26,7 +46,7 @@ def text(config: Config, flags: Mapping[str, str]) -> str:
     for key, value in flags.items():
         words += [_FLAGS[key], value]
     return f"""\
-# trims start --print-unit > ~/.config/systemd/user/trims.service
+# trims.service: save as ~/.config/systemd/user/trims.service, without the socket unit that follows
 # systemctl --user daemon-reload && systemctl --user enable --now trims
 # For a manager that outlives your logins: loginctl enable-linger
 [Unit]
