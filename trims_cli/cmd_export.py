@@ -49,9 +49,9 @@ def export_(
     _write(settings, store, entry, out, file_format, force, names)
     item = {
         "name": entry.ref, "id": entry.digest, "format": file_format or entry.origin_format,
-        "path": os.path.abspath(out), "nbytes": _size(out),
+        "nbytes": _size(out),
     }  # fmt: skip
-    output.emit(settings, "export", [item], EXPORTED, None)
+    output.emit(settings, "export", [output.with_path(item, os.path.abspath(out))], EXPORTED, None)
     return 0
 
 

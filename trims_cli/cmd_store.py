@@ -157,7 +157,7 @@ def _describe(settings: Settings, store: Store, entry: Entry, sidecar: Sidecar) 
         "labels": entry.labels,
         "graph_nbytes": manifest.graph.nbytes if manifest.graph else None,
         "files": [f.name for f in manifest.files],
-        "path": store.paths.container(entry.digest),
+        **output.with_path({}, store.paths.container(entry.digest)),
         "origin": entry.origin,
         "variants": _variants(store, entry.digest),
         "used": _last_use(store, entry.digest, here or []),

@@ -8,6 +8,7 @@ json module, which would cost the fast commands 6 ms; the schema's name is `trim
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -161,8 +162,6 @@ def _room(shown: list[Column], rows: list[list[str]]) -> int | None:
     """The width left for a first column NAME or MODEL on a terminal too narrow for all; None: cut nothing."""
     if not rows or shown[0].name not in ("NAME", "MODEL", "TENSOR") or not sys.stdout.isatty():
         return None
-    import os
-
     try:
         width = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
     except (OSError, ValueError):
@@ -195,6 +194,17 @@ def to_json(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{_quote(str(key))}:{to_json(part)}" for key, part in value.items()) + "}"
     return "[" + ",".join(map(to_json, value)) + "]"
+
+
+def with_path(item: Item, path: str) -> Item:
+    """`item` with a path, and, when that is no UTF-8, its very bytes in base64 beside it: JSON can only say text."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        from base64 import b64encode
+
+        return {**item, "path": path, "path_b64": b64encode(os.fsencode(path)).decode()}
+    return {**item, "path": path}
 
 
 def tell(settings: Settings, line: Callable[[], str]) -> None:
