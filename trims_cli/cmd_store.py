@@ -48,6 +48,9 @@ def init_(
         str | None, typer.Option("--codec", metavar="CODEC", help="Of new containers: none, zstd.")
     ] = None,
     if_missing: Annotated[bool, typer.Option("--if-missing", help="An existing store is fine.")] = False,
+    shared: Annotated[
+        str | None, typer.Option("--shared", metavar="GROUP", help="All of this group may change it.")
+    ] = None,
 ) -> int:
     """Make a store."""
     import os
@@ -56,7 +59,7 @@ def init_(
 
     root = os.path.abspath(directory) if directory is not None else settings.config.store
     existed = os.path.exists(f"{root}/store.json")
-    store = create_store(root, codec or settings.config["store.codec"], if_missing)
+    store = create_store(root, codec or settings.config["store.codec"], if_missing, _group(shared))
     item = {
         "store": store.root, "id": store.id, "codec": store.codec, "made": not existed, "filesystem": file_system(root),
     }  # fmt: skip
@@ -66,6 +69,18 @@ def init_(
     else:
         output.emit(settings, "init", [item], (Column("STORE", "store"), Column("ID", "id")), "store")
     return 0
+
+
+def _group(name: str | None) -> int | None:
+    """The number of a group. Raises UsageError."""
+    import grp
+
+    if name is None or name.isdecimal():
+        return None if name is None else int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise UsageError(f"no group {name!r}") from None
 
 
 def file_system(path: str) -> str:

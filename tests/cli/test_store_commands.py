@@ -32,6 +32,13 @@ def test_init(home: Path) -> None:
     assert "zstd" in cli.fails(2, "init", str(home / "x"), "--codec", "nope")
 
 
+def test_init_shared(home: Path) -> None:
+    cli.ok("init", str(home / "ours"), "--shared", str(os.getgid()))
+    assert stat.S_IMODE((home / "ours").stat().st_mode) == 0o2775
+    assert "no group" in cli.fails(2, "init", str(home / "x"), "--shared", "nobody-has-this")
+    assert not (home / "x").exists()
+
+
 def test_show(store: Store) -> None:
     (item,) = cli.items("show", "alpha")
     assert item["name"] == "alpha:latest" and item["resident"] is None and item["variants"] == []

@@ -67,8 +67,10 @@ def _parse(paths: StorePaths, data: bytes) -> Store:
     return Store(paths.root, identity, codec)
 
 
-def create_store(root: str, codec: str = "none", if_missing: bool = False) -> Store:
+def create_store(root: str, codec: str = "none", if_missing: bool = False, group: int | None = None) -> Store:
     """Make `root` a store. if_missing: an existing store is opened and left as it is.
+
+    group: the number of a group whose members may all change it; one trust domain, whatever their umasks are.
 
     Raises UsageError when the directory has other things in it or is a store already, NotPermitted, NoSpace.
     """
@@ -76,8 +78,11 @@ def create_store(root: str, codec: str = "none", if_missing: bool = False) -> St
         raise UsageError(f"no codec {codec!r}", "", f"codecs are {', '.join(CODECS)}")
     paths = StorePaths(os.path.abspath(root))
     try:
-        atomic.make_directory(paths.root)
+        atomic.make_directory(paths.root, inherit=False)
         _refuse_foreign(paths.root)
+        if group is not None and not os.path.lexists(paths.marker):
+            os.chown(paths.root, -1, group)
+            os.chmod(paths.root, atomic.SHARED)
         with flock.held(paths.lock, exclusive=True, timeout=10):
             if os.path.lexists(paths.marker):
                 return _existing(paths, if_missing)
@@ -102,6 +107,8 @@ def _existing(paths: StorePaths, if_missing: bool) -> Store:
 
 
 def _create(paths: StorePaths, codec: str) -> Store:
+    if atomic.is_shared(paths.root):
+        os.chmod(paths.lock, 0o664)
     for directory in (paths.tmp, paths.catalog, paths.containers, paths.variants, f"{paths.root}/locks"):
         atomic.make_directory(directory)
     store = Store(paths.root, os.urandom(16).hex(), codec)

@@ -9,11 +9,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from trims.errors import NoSpace, NotPermitted, TrimsError
 from trims.linux import step
+
+SHARED = 0o2775
+"""Mode of the directories that a group shares."""
 
 
 def translate(error: OSError, doing: str) -> TrimsError:
@@ -39,6 +43,8 @@ def staged(directory: str, suffix: str = "") -> Iterator[str]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH)
+        if is_shared(directory):
+            os.fchmod(fd, 0o640)  # so that others' collectors can ask for its lock
         step("staged")
         yield path
     finally:
@@ -74,17 +80,25 @@ def publish(path: str, target: str) -> None:
     step("published")
 
 
-def make_directory(path: str, mode: int = 0o777) -> None:
-    """Create `path` and its missing parents, durably."""
+def make_directory(path: str, mode: int = 0o777, inherit: bool = True) -> None:
+    """Create `path` and its missing parents, durably. inherit: what is open to all is a shared parent's group's too."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
-    make_directory(parent, mode)
+    make_directory(parent, mode, inherit)
     try:
         os.mkdir(path, mode)
     except FileExistsError:
         return
+    if inherit and mode == 0o777 and is_shared(parent):  # whatever the umask says
+        os.chmod(path, SHARED)
     fsync_path(parent)
+
+
+def is_shared(directory: str) -> bool:
+    """Whether a group shares this directory: it may write there, and what is made there is the group's."""
+    mode = os.stat(directory).st_mode
+    return bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int | None = None) -> None:
