@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import select
 import signal
 import sys
@@ -31,6 +32,7 @@ class Snapshot:
     threads: frozenset[int]
     children: frozenset[int]
     memfds: dict[str, int]
+    limits: dict[str, tuple[int, int]]
 
 
 def adopt_orphans() -> None:
@@ -39,7 +41,7 @@ def adopt_orphans() -> None:
 
 
 def take() -> Snapshot:
-    return Snapshot(open_fds(), frozenset(t.ident or 0 for t in threading.enumerate()), children(), memfds())
+    return Snapshot(open_fds(), frozenset(t.ident or 0 for t in threading.enumerate()), children(), memfds(), limits())
 
 
 def open_fds() -> dict[int, str]:
@@ -83,6 +85,12 @@ def memfds() -> dict[str, int]:
                 key = f"{fields[5].strip()} inode {fields[4]}"
                 found[key] = found.get(key, 0) + 1
     return found
+
+
+def limits() -> dict[str, tuple[int, int]]:
+    """The resource limits of this process, which no test may leave changed: other tests would fail far from it."""
+    names = ("RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE")
+    return {name: resource.getrlimit(getattr(resource, name)) for name in names}
 
 
 def forget_failure() -> None:
@@ -158,6 +166,9 @@ def leaked(before: Snapshot) -> list[str]:
         f"{count - before.memfds.get(key, 0)} mapping(s) of {key}"
         for key, count in now.memfds.items()
         if count > before.memfds.get(key, 0)
+    ]
+    found += [
+        f"{name} is {now.limits[name]}, was {was}" for name, was in before.limits.items() if now.limits[name] != was
     ]
     return found
 
