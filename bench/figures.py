@@ -20,10 +20,11 @@ def table() -> str:
     """The section: the machine, then a line for every row of every benchmark."""
     results = [json.loads((RESULTS / f"{name}.json").read_text()) for name in ORDER]
     machine, limits = results[0]["machine"], results[0]["limits"]
+    limit = {name: show(limits[name], "B/s") for name in ("memcpy", "fresh_memory", "disk_read")}
     lines = [
-        f"{machine['cpu']}, {machine['cores']} virtual cores, {show(machine['memory'], 'B')},"
-        f" Linux {machine['kernel']}; memcpy {show(limits['memcpy'], 'B/s')}, fresh memory {show(limits['fresh_memory'], 'B/s')},"
-        f" disk {show(limits['disk_read'], 'B/s')}, bare Python {show(limits['python_start'], 's')}.",
+        f"{machine['cpu']}, {machine['cores']} cores, {show(machine['memory'], 'B')}, Linux {machine['kernel']}."
+        f" Its limits: memcpy {limit['memcpy']}, fresh memory {limit['fresh_memory']}, disk {limit['disk_read']},"
+        f" bare Python {show(limits['python_start'], 's')}.",
         "",
         "| What | trims | Beside it | Target |",
         "|---|---|---|---|",
