@@ -1,0 +1,68 @@
+"""Every command's JSON, whole, against documents that are kept: fields may be added to these, never renamed or retyped.
+
+What differs from run to run is replaced by the name of its type, so that a field that changes its type is seen, too.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from helpers import cli
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "cli.json"
+VOLATILE = {
+    "age", "created", "digest", "files", "filesystem", "free", "hits", "id", "identity", "load_seconds", "nbytes_in",
+    "origin", "path", "pid", "reclaimable", "seconds", "since", "socket", "started", "store", "stored", "time", "used",
+    "verified", "version", "written",
+}  # fmt: skip
+
+
+def normal(value: Any, home: str, key: str = "") -> Any:
+    """`value` with what varies as `<type>`, and paths of this run as `<path>`; a null stays a null."""
+    if isinstance(value, dict):
+        return {k: normal(v, home, k) for k, v in value.items()}
+    if isinstance(value, str) and value.startswith(home):
+        return "<path>"
+    if key in VOLATILE and value is not None:
+        return f"<{type(value).__name__}>"
+    if isinstance(value, list):
+        return [normal(v, home) for v in value]
+    return value
+
+
+def test_json_of_every_command(manager: Any, home: Path) -> None:
+    store = manager.runtime.store
+    out, source = home / "out.npz", home / "new.npy"
+    cli.fill(store, m=cli.small(1), n=cli.small(5))
+    np.save(source, np.arange(6, dtype=np.float32))
+    commands: list[tuple[str, ...]] = [
+        ("init", str(home / "other")),
+        ("import", str(source), "--name", "p:v1"),
+        ("warm", "m"),
+        ("warm", "m"),
+        ("warm", "-n", "n"),
+        ("pin", "n", "--for", "1h", "--reason", "why"),
+        ("wait", "--for", "warm", "m"),
+        ("ls",),
+        ("show", "m"),
+        ("show", "m", "--tensors"),
+        ("ps",),
+        ("status",),
+        ("config",),
+        ("verify", "m"),
+        ("export", "m", "-o", str(out), "--format", "npz"),
+        ("unpin", "n"),
+        ("evict", "m"),
+        ("evict", "m"),
+        ("rm", "p:v1"),
+        ("gc", "-n"),
+        ("top", "--once"),
+    ]
+    found = {}
+    for number, words in enumerate(commands):
+        said = " ".join("PATH" if word.startswith("/") else word for word in words)
+        found[f"{number} {said}"] = normal(json.loads(cli.ok(*words, "--json")), str(home))
+    assert found == json.loads(GOLDEN.read_text())
