@@ -26,7 +26,9 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd {} sve bf16\n"
 def isa_of(text: str, monkeypatch: pytest.MonkeyPatch) -> str:
     real = builtins.open
     monkeypatch.setattr(
-        builtins, "open", lambda path, *a, **k: io.StringIO(text) if path == "/proc/cpuinfo" else real(path, *a, **k)
+        builtins,
+        "open",
+        lambda path, *a, **k: io.BytesIO(text.encode()) if path == "/proc/cpuinfo" else real(path, *a, **k),
     )
     return ort_key.isa.__wrapped__()
 

@@ -89,7 +89,7 @@ def _managed(
     reasons: list[TrimsError] = []
     for path in sockets:
         try:
-            here = _store_served(_session(path, place == AUTO), root)
+            here = _store_served(_session(path, place == AUTO, root), root)
             backend = ManagerBackend(path, ref, HOST if place == AUTO else place, timeout, here)
             return backend, backend.attach("auto", prefer)
         except ManagerNotRunning as error:
@@ -108,12 +108,15 @@ def _not_running(sockets: list[str]) -> ManagerNotRunning:
     return ManagerNotRunning("no manager is running", f"looked at {', '.join(sockets)}", "start one: `trims start`")
 
 
-def _session(path: str, impatient: bool) -> Session:
-    """The session with the manager at `path`. impatient: not again when it was silent a moment ago."""
+def _session(path: str, impatient: bool, root: str) -> Session:
+    """The session with the manager at `path`. impatient: not again when it was silent a moment ago.
+
+    The store at `root`, which is needed next, is opened while a new manager takes its time to answer.
+    """
     if impatient and time.monotonic() < _silent.get(path, 0.0):
         raise ManagerUnreachable(f"the manager at {path} does not answer", "", "see `trims status`")
     try:
-        return connections.session(path)
+        return connections.session(path, lambda: local_store(root))
     except SessionLost:
         raise
     except ManagerUnreachable:
@@ -155,5 +158,6 @@ def _open_store(root: str, inode: int, changed: int) -> Store:
 @lru_cache(maxsize=16)
 def _settings(environment: tuple[str | None, ...]) -> tuple[str, list[str]]:
     """(store, sockets) as configured: read once for each environment, as files may be involved."""
-    settings = config.load()
+    # Only what they depend on: to go through a whole environment for names it does not know costs as much again.
+    settings = config.load({k: v for k, v in zip(_ENVIRONMENT, environment, strict=True) if v is not None})
     return settings.store, settings.sockets

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Callable
 
 from trims.client.session import Lease, Session, SessionLost
 from trims.errors import ManagerNotRunning, ManagerUnreachable, UsageError
@@ -22,9 +23,10 @@ _sessions: dict[str, Session] = {}
 _forks = 0
 
 
-def session(path: str) -> Session:
+def session(path: str, meanwhile: Callable[[], object] = int) -> Session:
     """The process's session with the manager at `path`, whose hello is answered.
 
+    meanwhile: called when a new session waits for that answer.
     Raises ManagerNotRunning when none listens there (details: stale=True when one once did), ManagerUnreachable when
     what listens is wedged, of another version or another user's.
     """
@@ -33,7 +35,7 @@ def session(path: str) -> Session:
         return found
     while True:
         forks = _forks
-        made = Session(path, _connect(path), HELLO_TIMEOUT)
+        made = Session(path, _connect(path), HELLO_TIMEOUT, meanwhile)
         if forks == _forks:
             break
         made.leave()  # another thread forked meanwhile: the child has this socket too

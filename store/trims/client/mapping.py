@@ -15,6 +15,7 @@ import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -65,16 +66,33 @@ class Contents:
     views: a tensor's (shape, dtype, offset) by its name, in region order. graph, files: (offset, nbytes).
     """
 
-    __slots__ = ("_manifest", "files", "graph", "views")
+    __slots__ = ("_dtypes", "_manifest", "_names", "_offsets", "_shapes", "_views", "files", "graph")
 
     def __init__(self, columns: _Columns, manifest: Callable[[], Manifest]) -> None:
-        dtypes = map({name: dtype_of(name) for name in set(columns.dtypes)}.__getitem__, columns.dtypes)
-        self.views: dict[str, View] = dict(
-            zip(columns.names, zip(columns.shapes, dtypes, columns.offsets, strict=True), strict=True)
-        )
+        self._names, self._shapes, self._offsets = columns.names, columns.shapes, columns.offsets
+        self._dtypes = list(map({name: dtype_of(name) for name in set(columns.dtypes)}.__getitem__, columns.dtypes))
+        if not len(self._names) == len(self._shapes) == len(self._offsets) == len(self._dtypes):
+            raise Damaged("a region is damaged", "the columns of its table differ in length", "restart the manager")
+        self._views: dict[str, View] | None = None
         self.graph = columns.graph_at
         self.files = columns.files_at
         self._manifest = manifest
+
+    @property
+    def views(self) -> dict[str, View]:
+        """Made on demand: who takes all tensors at once does not look them up."""
+        if self._views is None:
+            self._views = dict(
+                zip(self._names, zip(self._shapes, self._dtypes, self._offsets, strict=True), strict=True)
+            )
+        return self._views
+
+    def over(self, base: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        """A view of every tensor in the bytes `base`."""
+        # NumPy takes the array behind a memoryview as the base of the view, and reads its bounds faster from there.
+        array: Callable[..., np.ndarray[Any, Any]] = np.ndarray
+        views = map(array, self._shapes, self._dtypes, repeat(base.data), self._offsets)
+        return dict(zip(self._names, views, strict=True))
 
     @property
     def manifest(self) -> Manifest:
@@ -179,8 +197,7 @@ class Region:
 
     def views(self, base: np.ndarray[Any, Any] | None = None) -> dict[str, np.ndarray[Any, Any]]:
         """A view of every tensor by name, in region order; of `base`, the region's own or its private one."""
-        array, over = np.ndarray, self.base if base is None else base
-        return {name: array(shape, dtype, over, at) for name, (shape, dtype, at) in self.contents.views.items()}
+        return self.contents.over(self.base if base is None else base)
 
     def blob(self, at: tuple[int, int]) -> bytes:
         """A copy of the bytes at (offset, nbytes): the graph, or a file."""

@@ -20,6 +20,7 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trims.errors import ManagerUnreachable, ProtocolError, rebuild
@@ -77,8 +78,13 @@ class Session:
     welcome: who answered. serves: the store directory that was compared with the manager's, and the store in it.
     """
 
-    def __init__(self, path: str, sock: socket.socket, hello_timeout: float) -> None:
-        """Takes `sock`, connected. Raises ManagerUnreachable when no manager of our version answers in time."""
+    def __init__(
+        self, path: str, sock: socket.socket, hello_timeout: float, meanwhile: Callable[[], object] = int
+    ) -> None:
+        """Takes `sock`, connected. Raises ManagerUnreachable when no manager of our version answers in time.
+
+        meanwhile: called once hello is sent, for work of the caller that its answer need not wait for.
+        """
         self.path = path
         self.serves: tuple[str, Store | None] | None = None
         self.retired = False
@@ -98,7 +104,7 @@ class Session:
         self._patience = -1.0
         sock.setblocking(True)  # one call waits and receives; sending never waits
         try:
-            self.welcome = self._hello(hello_timeout)
+            self.welcome = self._hello(hello_timeout, meanwhile)
         except BaseException:
             sock.close()
             raise
@@ -147,9 +153,10 @@ class Session:
         if not (self.usable or self._leases or self._waiting):
             self._sock.close()
 
-    def _hello(self, timeout: float) -> Welcome:
+    def _hello(self, timeout: float, meanwhile: Callable[[], object]) -> Welcome:
         job = next((os.environ[name] for name in _JOB_VARIABLES if name in os.environ), "")
-        answer, _ = self._exchange(0, encode(Hello(version=VERSION, trims=__version__, job=job)), timeout)
+        hello = Hello(version=VERSION, trims=__version__, job=job)
+        answer, _ = self._exchange(0, encode(hello), timeout, meanwhile)
         if not isinstance(answer, Welcome):
             raise ManagerUnreachable("the manager cannot be understood", "it did not answer hello with a welcome")
         if answer.version != VERSION:
@@ -160,11 +167,14 @@ class Session:
             )
         return answer
 
-    def _exchange(self, id: int, data: bytes, seconds: float) -> tuple[Message | None, int]:
-        """Send a request and wait for its answer: (message, descriptor or -1)."""
+    def _exchange(
+        self, id: int, data: bytes, seconds: float, meanwhile: Callable[[], object] = int
+    ) -> tuple[Message | None, int]:
+        """Send a request, call `meanwhile`, and wait so long for the answer: (message, descriptor or -1)."""
         pending = self._waiting[id] = _Pending()
         self._send(data)
         try:
+            meanwhile()
             self._wait(pending, time.monotonic() + seconds)
         except BaseException:
             # Interrupted, or too late: what still arrives is nobody's, so no other request shall come after it.

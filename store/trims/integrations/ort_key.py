@@ -32,11 +32,11 @@ def isa() -> str:
 def _flags() -> list[str]:
     """The flags of the first processor. The file is made while it is read, so no more of it is read than that."""
     try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+        with open("/proc/cpuinfo", "rb") as file:
             for line in file:
-                name, _, value = line.partition(":")
-                if name.strip() in ("flags", "Features"):
-                    return value.split()
+                name, _, value = line.partition(b":")
+                if name.strip() in (b"flags", b"Features"):
+                    return value.decode("utf-8", "replace").split()  # the one codec that is always loaded
     except OSError:
         pass
     return []
