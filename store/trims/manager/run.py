@@ -19,15 +19,14 @@ from trims.config import load as load_config
 from trims.devices.host import HostDevice
 from trims.disk.store import open_store
 from trims.errors import TrimsError, UsageError
-from trims.linux import memfd, process
-from trims.manager import runtime, systemd
+from trims.linux import memfd
+from trims.manager import neighbours, runtime, systemd
 from trims.manager.life import Manager
 from trims.manager.logfile import Log
 from trims.paths import RuntimePaths
 from trims.places import HOST
 from trims.residency.machine import Machine
 from trims.residency.policies import POLICIES
-from trims.shmindex import reader
 
 SPARE = 256 << 20
 """Most bytes of ready pages when the configuration says auto; never more than an eighth of the budget."""
@@ -61,7 +60,7 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
     store = open_store(config.store)
     for key in ("budget.host", "budget.spare", "budget.pin_cap"):
         config[key]  # a bad one is named with where it is from
-    budgets = {HOST: units.parse_size(config.text("budget.host"), process.memory_limit())}
+    budgets = {HOST: neighbours.host_budget(config, paths, log.write)}
     spare = _spare(config, budgets[HOST])
     policy = config["residency.policy"]
     if policy not in POLICIES:
@@ -70,7 +69,6 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
     machine = Machine(budgets, POLICIES[policy](), config["residency.ttl"], cap)
     memfd.make_undumpable()
     _raise_limits()
-    _warn_of_neighbours(config, paths, log)
     given = systemd.listener()
     listener = given or runtime.listen(paths)
     try:
@@ -108,17 +106,6 @@ def _raise_limits() -> None:
 def _connections() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(16, min(CONNECTIONS, soft // 2))
-
-
-def _warn_of_neighbours(config: Config, paths: RuntimePaths, log: Log) -> None:
-    """Budgets of several managers add up, and nobody divides the memory between them yet."""
-    for candidate in config.sockets:
-        other = RuntimePaths(candidate)
-        if other.index != paths.index:
-            snapshot = reader.read(other.index)
-            if snapshot is not None and snapshot.alive:
-                total = units.format_size(sum(place.budget for place in snapshot.places))
-                log.write(f"the manager with pid {snapshot.pid} has a budget of {total} of the same memory", "warning")
 
 
 def _on_signals(manager: Manager, stack: ExitStack) -> None:
