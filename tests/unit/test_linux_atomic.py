@@ -12,7 +12,7 @@ import pytest
 
 from trims import linux
 from trims.errors import NoSpace, NotPermitted, TrimsError
-from trims.linux import atomic, flock
+from trims.linux import atomic, flock, writeback
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
 
@@ -146,3 +146,15 @@ def test_errors_of_the_system_are_told_in_words(number: int, kind: type[TrimsErr
     error = atomic.translate(OSError(number, os.strerror(number), "/some/file"), "writing the container")
     assert type(error) is kind and str(error).startswith("writing the container failed: ")
     assert ("read-only" in str(error)) == (number == errno.EROFS)
+
+
+def test_writeback_is_a_hint_that_never_fails(tmp_path):
+    with open(tmp_path / "f", "w+b", buffering=0) as file:
+        file.write(b"x" * 9000)
+        writeback.begin(file.fileno(), 0, 9000)
+        file.seek(0)
+        assert file.read() == b"x" * 9000
+    read, write = os.pipe()
+    writeback.begin(write, 0, 1)  # a pipe has nothing to write back
+    os.close(read)
+    os.close(write)
