@@ -98,6 +98,21 @@ def test_the_lease_ends_with_the_last_view_in_whatever_order(made: Made) -> None
     assert not in_use() and made.released == ["raw"]
 
 
+def test_each_of_all_views_is_read_only_and_keeps_the_lease(made: Made) -> None:
+    region = made.region()
+    views = region.views()
+    assert list(views) == list(region.contents.views)
+    for name, view in views.items():
+        assert view.base is region.base and not view.flags.writeable
+        assert np.array_equal(view, region.view(name), equal_nan=view.dtype.kind == "f")
+    del region, view
+    last = views.popitem()[1]
+    del views
+    assert made.released == []
+    del last
+    assert made.released == ["raw"]
+
+
 def test_a_private_map_alone_keeps_the_lease(made: Made) -> None:
     region = made.region()
     private = region.private_base()

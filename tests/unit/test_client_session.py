@@ -123,6 +123,36 @@ def test_no_socket_is_no_manager_and_a_dead_one_is_told_apart(path: Path) -> Non
     assert caught.value.details == {"stale": True}
 
 
+def test_a_caller_works_between_the_hello_and_its_answer(path: Path) -> None:
+    asked, worked = threading.Event(), threading.Event()
+
+    def script(peer: Peer) -> None:
+        hello = peer.hear()
+        assert hello is not None
+        peer.heard.append(hello)
+        asked.set()
+        assert worked.wait(20)
+        peer.welcome()
+        until_closed(peer)
+
+    def work() -> None:
+        assert asked.wait(20)
+        worked.set()
+
+    with listening(path, script):
+        connections.session(str(path), work)
+        connections.close_idle()
+
+
+def test_a_connection_ends_when_what_its_caller_does_meanwhile_fails(path: Path) -> None:
+    def script(peer: Peer) -> None:
+        peer.hear()
+        until_closed(peer)
+
+    with listening(path, script), pytest.raises(ZeroDivisionError):
+        connections.session(str(path), lambda: 1 // 0)
+
+
 def test_a_silent_manager_costs_a_quarter_of_a_second(path: Path) -> None:
     with listening(path, lambda peer: [peer.hear(), until_closed(peer)]):
         start = time.monotonic()

@@ -17,6 +17,7 @@ which runs after its destructor; I/O bindings hold the C session, so they are co
 
 from __future__ import annotations
 
+import atexit  # noqa: F401 - or the first session would: its finalizer needs it
 import sys
 import warnings
 import weakref
