@@ -43,9 +43,14 @@ def ls(
 ) -> int:
     """List models. Names that match nothing are reported after the others are listed."""
     paths, sort = selection.store_paths(settings), settings.sort(sort, COLUMNS)
-    rows, missing = selection.choose(selection.load(paths), models)
     snapshot = glance.look(settings)
     known = glance.by_digest(snapshot) if glance.serves(snapshot, paths.root) and snapshot else None
+    if settings.form == "json" and not (models or filter or sort or limit is not None or resident):
+        from trims.disk.snapshot import spliced
+
+        output.write_blocks("ls", spliced(paths, _tails(known), _UNKNOWN if known is None else _NOWHERE))
+        return 0
+    rows, missing = selection.choose(selection.load(paths), models)
     if settings.form == "json" and not (filter or sort or limit is not None or resident):
         output.write(output.document("ls", _texts(rows, known)))
     else:
@@ -77,10 +82,13 @@ _NOWHERE = ',"resident":[],"pins":0,"used":null}'
 
 def _texts(rows: list[Row], known: dict[str, list[Residency]] | None) -> list[str]:
     """The items as JSON text: what the snapshot says of each model, then what the index adds to it."""
-    if known is None:
-        return [prefix + _UNKNOWN for _, _, prefix in rows]
-    tails = {digest: _tail(here) for digest, here in known.items()}
-    return [prefix + tails.get(digest, _NOWHERE) for digest, _, prefix in rows]
+    tails, usual = _tails(known), _UNKNOWN if known is None else _NOWHERE
+    return [prefix + tails.get(digest, usual) for digest, _, prefix in rows]
+
+
+def _tails(known: dict[str, list[Residency]] | None) -> dict[str, str]:
+    """What the index adds to the text of each model that it knows."""
+    return {digest: _tail(here) for digest, here in (known or {}).items()}
 
 
 def _tail(here: list[Residency]) -> str:

@@ -95,6 +95,22 @@ def write(text: str) -> None:
         raise errors.TrimsError("writing the output failed", error.strerror or "") from None
 
 
+def write_blocks(schema: str, blocks: list[bytes]) -> None:
+    """The `document` whose items, with commas between them, come in blocks of ASCII, to standard output."""
+    begin, end = document(schema, ["\0"] if blocks else []).encode().partition(b"\0")[::2]
+    try:
+        sys.stdout.flush()
+        between = begin
+        for block in blocks:
+            sys.stdout.buffer.write(between + block)
+            between = b",\n"
+        sys.stdout.buffer.write(end if blocks else begin)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise errors.TrimsError("writing the output failed", error.strerror or "") from None
+
+
 def note(text: str) -> None:
     """A line for the person, not for the data: to standard error."""
     sys.stderr.write(errors.one_line(text) + "\n")

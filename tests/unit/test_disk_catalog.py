@@ -1,3 +1,4 @@
+import json
 import os
 import threading
 from dataclasses import replace
@@ -186,8 +187,23 @@ def test_a_damaged_snapshot_is_rebuilt(store, catalog, junk):
         whole = file.read()
     with open(store.paths.snapshot, "wb") as file:
         file.write(whole.replace(b"\t", b" ") if junk is None else junk)
+    [item] = snapshot.spliced(store.paths, {}, "}")
+    assert json.loads(item)["name"] == "a:latest"
     assert [row[1] for row in catalog.rows()] == ["a:latest"]
     assert catalog.refs() == ["a:latest"]
+
+
+def test_the_spliced_listing_is_the_rows_with_their_tails(store, catalog, monkeypatch):
+    monkeypatch.setattr(snapshot, "_BLOCK", 500)  # a few lines a block
+    for n in range(9):
+        catalog.put(entry(f"m{n}:latest", ("ab" if n % 3 else "cd") * 32))
+    stale = snapshot.spliced(store.paths, {"cd" * 32: "|here"}, "|not")
+    _age(store)
+    catalog.refs()
+    current = snapshot.spliced(store.paths, {"cd" * 32: "|here"}, "|not")
+    assert len(current) > len(stale) == 1 and b",\n".join(current) == stale[0]
+    rows = catalog.rows()
+    assert stale[0].decode() == ",\n".join(item + ("|here" if d[0] == "c" else "|not") for d, _, item in rows)
 
 
 def test_only_changed_directories_are_read_again(store, catalog):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAGIC = "trims.snapshot/1"
 SLACK = 50_000_000  # ns: five ticks of the slowest kernel clock that stamps directories (HZ=100)
+_DIGEST = 64  # characters
+_BLOCK = 1 << 18  # bytes, so that they stay in a cache
 _SHARDS = tuple(f"{n:02x}" for n in range(256))
 
 Row = tuple[str, str, str]
@@ -57,6 +59,31 @@ def listing(paths: StorePaths) -> list[Row]:
     """The rows as the catalog has them now: the snapshot when it is current, a rebuilt one otherwise."""
     header, rows = _read(paths)
     return rows if header and not _changed(header, _mtimes(paths)) else rebuild(paths)
+
+
+def spliced(paths: StorePaths, tails: dict[str, str], usual: str) -> list[bytes]:
+    """The items of `listing`, each ended by its digest's tail or the usual one: blocks of one item a line, with commas.
+
+    A line is cut once and no row is made of it, block by block: what one block frees, the next uses.
+    """
+    end, ends = usual.encode(), {digest.encode(): tail.encode() for digest, tail in tails.items()}
+    blocks = []
+    try:
+        with open(paths.snapshot, "rb") as file:
+            header = _parse_header(file.readline().decode("ascii"))
+            if header and not _changed(header, _mtimes(paths)):
+                while lines := file.readlines(_BLOCK):
+                    found = [
+                        line[line.index(b"\t", _DIGEST + 1) + 1 : -1] + ends.get(line[:_DIGEST], end) for line in lines
+                    ]
+                    blocks.append(b",\n".join(found))
+                    if not (blocks[-1].isascii() and lines[-1].endswith(b"\n")):
+                        raise ValueError
+                return blocks
+    except (OSError, ValueError):  # ValueError: not ASCII, or a line that is cut or has too few cells
+        pass
+    rows = listing(paths)
+    return [b",\n".join([item.encode() + ends.get(digest.encode(), end) for digest, _, item in rows])] if rows else []
 
 
 def rebuild(paths: StorePaths) -> list[Row]:
