@@ -89,7 +89,12 @@ def _bring(settings: Settings, store: Store, path: str, format: str, ref: str, o
 
 def _item(result: ImportResult, if_exists: str) -> Item:
     entry = result.entry
-    skipped = result.already and result.nbytes_in == 0 and if_exists == "skip"
+    if result.already and result.nbytes_in == 0 and if_exists == "skip":
+        outcome = "skipped"
+    elif result.replaced:
+        outcome = "replaced"
+    else:
+        outcome = "already" if result.already else "imported"
     return {
         "name": entry.ref,
         "id": entry.digest,
@@ -101,7 +106,7 @@ def _item(result: ImportResult, if_exists: str) -> Item:
         "nbytes_in": result.nbytes_in,
         "written": result.stored,
         "deduplicated": result.deduplicated,
-        "outcome": "skipped" if skipped else "already" if result.already else "imported",
+        "outcome": outcome,
         "seconds": result.seconds,
         "variant": None,
     }

@@ -208,3 +208,18 @@ def test_a_read_only_store(store: Store, models: ModelFiles) -> None:
     finally:
         for directory, _, _ in os.walk(store.root):
             os.chmod(directory, 0o755)
+
+
+def test_a_name_that_comes_to_mean_another_model_is_said(store_root: Path, tmp_path: Path) -> None:
+    cli.fill(store_root, other=cli.small(1))
+    path = tmp_path / "m.npy"
+    np.save(path, np.arange(6, dtype=np.float32))
+    imported = ["import", str(path), "--name", "other", "--store", str(store_root)]
+    assert [cli.items(*imported)[0]["outcome"] for _ in range(2)] == ["replaced", "already"]
+
+
+def test_a_model_that_was_removed_is_no_suggestion(store_root: Path) -> None:
+    cli.fill(store_root, m=cli.small(1))
+    cli.ok("ls", "--store", str(store_root))
+    cli.ok("rm", "m", "--store", str(store_root))
+    assert "there is" not in cli.fails(10, "show", "m", "--store", str(store_root))

@@ -99,7 +99,10 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         raw = self._raw or self.region()
-        shape, dtype, offset = raw.contents.views[name]
+        try:
+            shape, dtype, offset = raw.contents.views[name]
+        except KeyError:
+            raise KeyError(f"{self.ref} has no tensor {name!r}: see `trims show --tensors {self.ref}`") from None
         return np.ndarray(shape, dtype, raw.base, offset)
 
     def __iter__(self) -> Iterator[str]:

@@ -157,7 +157,7 @@ class Catalog:
         entry = self.find(ref)
         if entry is None:
             name = ref.partition(":")[0] + ":"
-            tags = [other for _, other, _ in snapshot.load(self._paths) if other.startswith(name)]
+            tags = [other for _, other, _ in snapshot.load(self._paths) if other.startswith(name) and other != ref]
             raise NoSuchModel(
                 f"no model {ref}", f"there is {', '.join(tags[:3])}" if tags else "", "see `trims ls`", candidates=tags
             )

@@ -37,7 +37,8 @@ class ImportResult:
     """What an import did.
 
     already: the store had this content. nbytes_in: bytes read; deduplicated: those of them that are not stored again;
-    stored: size of the container that was written, 0 when none was.
+    stored: size of the container that was written, 0 when none was. replaced: the digest that the ref named before,
+    "" when it named none or the same.
     """
 
     entry: Entry
@@ -46,6 +47,7 @@ class ImportResult:
     stored: int
     deduplicated: int
     seconds: float
+    replaced: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ def import_model(
     model.meter.finish()
     unique = sum(part.nbytes for part in parts(model.manifest)) if written else 0
     stored = sidecar.container_nbytes if written else 0
-    return ImportResult(entry, not written, model.nbytes, stored, model.nbytes - unique, time.monotonic() - started)
+    before = existing.digest if existing is not None and existing.digest != entry.digest else ""
+    took = time.monotonic() - started
+    return ImportResult(entry, not written, model.nbytes, stored, model.nbytes - unique, took, before)
 
 
 def import_variant(store: Store, digest: str, key: str, source: Source, lock_timeout: float = 60.0) -> Sidecar:
