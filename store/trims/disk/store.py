@@ -115,13 +115,3 @@ def _create(paths: StorePaths, codec: str) -> Store:
     marker = {"magic": MAGIC, "format": FORMAT, "id": store.id, "codec": codec, "created": time.time()}
     atomic.replace(paths.marker, canonical_json(marker) + b"\n", paths.tmp)
     return store
-
-
-def file_size(path: str) -> int | None:
-    """Bytes of a file, or None when it is not there."""
-    try:
-        return os.stat(path).st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise atomic.translate(error, f"looking at {path}") from None

@@ -31,7 +31,7 @@ from trims.residency.records import (
     Waiter,
     Watch,
 )
-from trims.residency.states import ABSENT, DOOMED, LOADING, RESIDENT, Stories, next_state
+from trims.residency.states import ABSENT, DOOMED, LOADING, Stories, next_state
 from trims.residency.timers import FOREVER, Timers
 
 COUNTERS = (
@@ -232,7 +232,3 @@ class Core:
         residency.freeing = True
         self.stories.tell(residency.key, self.now, "being freed")
         self.emit(Free(residency.key))
-
-    def is_resident(self, key: Key) -> bool:
-        residency = self.residencies.get(key)
-        return residency is not None and residency.state == RESIDENT

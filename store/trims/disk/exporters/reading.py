@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from trims.disk.catalog import Entry
     from trims.disk.store import Store
 
-TensorBytes = Callable[[str], memoryview]
 Progress = Callable[[int, int], None]
 
 
