@@ -239,7 +239,7 @@ class Residency(RuleBasedStateMachine):
         key = Key("e", "raw", "host")
         world.tell(AttachAsked(me, 10**7, FOREVER, key, "e:latest", SIZES["e"]))
         world.settle()
-        assert world.answers[-1] == Grant(me, 10**7, max(world.leases), key)
+        assert world.answers[-1] == Grant(me, 10**7, max(world.leases), key, "loaded")
 
 
 TestResidency = Residency.TestCase

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helpers.residency_script import FOREVER, Script, acts, cancel, free, items, key, load, logs, refusal
 
-from trims.residency.effects import Grant, Journal, Load, Log, Publish, Refuse, Reply
+from trims.residency.effects import Effect, Grant, Journal, Load, Log, Publish, Refuse, Reply
 from trims.residency.events import AttachAsked, Cancelled, Restored, Tick, WarmAsked
 
 
@@ -16,7 +16,7 @@ def test_an_attach_loads_and_is_granted_a_lease() -> None:
     assert s.load_done(1) == [
         Publish(key("a")),
         Log("loaded a:latest to host in 2.500s", "debug"),
-        Grant(1, 1, 1, key("a")),
+        Grant(1, 1, 1, key("a"), "loaded"),
     ]
     view = s.machine.residency(key("a"))
     assert view is not None
@@ -40,7 +40,7 @@ def test_many_requests_for_one_model_make_one_load_and_all_are_answered() -> Non
     assert s.warm("a", 4, conn=3) == []
     assert s.pin("a", 4, conn=4) == []
     granted = s.loaded("a")
-    assert granted[:2] == [Grant(1, 1, 1, key("a")), Grant(2, 2, 2, key("a"))]
+    assert granted[:2] == [Grant(1, 1, 1, key("a"), "loaded"), Grant(2, 2, 2, key("a"), "joined")]
     assert [type(e) for e in granted[2:]] == [Reply, Reply]
     assert s.machine.counters["loads"] == 1
 
@@ -204,7 +204,7 @@ def test_a_doomed_model_is_loaded_again_when_it_is_gone() -> None:
     assert s.attach("a", 4, conn=2) == []
     assert s.release("a") == [free("a")]
     assert s.freed("a") == [load("a", 2, 4)]
-    assert s.loaded("a") == [Grant(2, 3, 2, key("a"))]
+    assert s.loaded("a") == [Grant(2, 3, 2, key("a"), "loaded")]
 
 
 def test_waiting_for_a_doomed_one_ends_naming_who_holds_it() -> None:
@@ -277,3 +277,37 @@ def test_progress_goes_to_those_who_wait() -> None:
     s.close(3)
     assert s.machine.waiters(key("a")) == [(1, 1), (2, 2)]
     assert s.machine.queue() == 2
+
+
+def test_a_grant_says_whether_it_was_there_was_loaded_for_it_or_for_another() -> None:
+    def how(effects: list[Effect]) -> list[str]:
+        return [e.how for e in effects if isinstance(e, Grant)]
+
+    s = Script()
+    s.attach("a", 4, conn=1)
+    s.attach("a", 4, conn=2)
+    assert how(s.loaded("a")) == ["loaded", "joined"]
+    assert how(s.attach("a", 4, conn=3)) == ["hit"]
+    s.warm("b", 2, conn=4)
+    s.attach("b", 2, conn=1)
+    assert how(s.loaded("b")) == ["joined"], "the load is the doing of who warmed it"
+
+
+def test_when_who_asked_first_gives_up_in_the_line_the_load_is_the_next_ones_doing() -> None:
+    s = Script()
+    s.attach("a", 10, conn=1)
+    s.loaded("a")
+    s.attach("b", 4, conn=2)
+    s.attach("b", 4, conn=3)
+    s.close(2)
+    s.release("a")
+    s.freed("a")
+    assert s.loaded("b") == [Grant(3, 3, 2, key("b"), "loaded")]
+
+
+def test_when_who_began_the_load_goes_the_others_have_still_joined_it() -> None:
+    s = Script()
+    s.attach("a", 4, conn=1)
+    s.attach("a", 4, conn=2)
+    s.close(1)
+    assert s.loaded("a") == [Grant(2, 2, 1, key("a"), "joined")]

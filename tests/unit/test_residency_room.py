@@ -126,7 +126,7 @@ def test_a_request_waits_for_room_and_gets_it() -> None:
     assert s.attach("b", 6, conn=2) == []
     assert s.release("a") == [free("a")]
     assert s.freed("a") == [load("b", 2, 6)]
-    assert s.loaded("b") == [Grant(2, 2, 2, key("b"))]
+    assert s.loaded("b") == [Grant(2, 2, 2, key("b"), "loaded")]
 
 
 def test_at_its_deadline_it_is_told_who_holds_what_and_nothing_was_evicted() -> None:

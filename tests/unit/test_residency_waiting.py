@@ -184,7 +184,7 @@ def test_one_id_for_two_requests_is_refused_and_the_first_stands() -> None:
     s.attach("a", 3)
     effects = s.machine.handle(AttachAsked(1, 1, 60.0, key("b"), "b:latest", 3), 0.0)
     assert refusal(effects)["code"] == "protocol"
-    assert s.loaded("a") == [Grant(1, 1, 1, key("a"))]
+    assert s.loaded("a") == [Grant(1, 1, 1, key("a"), "loaded")]
 
 
 def test_an_id_can_be_used_again_after_its_answer() -> None:
@@ -192,7 +192,7 @@ def test_an_id_can_be_used_again_after_its_answer() -> None:
     s.tell(WarmAsked(1, 7, 60.0, key("a"), "a:latest", 3, wait=False))
     assert acts(s.tell(AttachAsked(1, 7, 60.0, key("b"), "b:latest", 3))) == [load("b", 2, 3)]
     assert s.loaded("a") == []
-    assert s.loaded("b") == [Grant(1, 7, 1, key("b"))]
+    assert s.loaded("b") == [Grant(1, 7, 1, key("b"), "loaded")]
 
 
 def test_time_never_goes_back() -> None:

@@ -20,6 +20,7 @@ from trims.residency.records import (
     GONE,
     HELD,
     IDLE,
+    KNOWN,
     LEASED,
     MOVING,
     PINNED,
@@ -43,11 +44,15 @@ COUNTERS = (
 class Core:
     """Everything the machine knows. `now` is the time of the event being handled."""
 
-    def __init__(self, budgets: Mapping[str, int], policy: Policy, ttl: float, pin_cap: Mapping[str, int]) -> None:
+    def __init__(
+        self, budgets: Mapping[str, int], policy: Policy, ttl: float, pin_cap: Mapping[str, int], min_resident: float
+    ) -> None:
         self.places = {
             name: Place(name, budget, pin_cap.get(name, budget), policy.fresh()) for name, budget in budgets.items()
         }
+        self.policy = policy.name
         self.ttl = ttl
+        self.min_resident = min_resident
         self.now = 0.0
         self.residencies: dict[Key, Residency] = {}
         self.by_digest: dict[str, dict[Key, None]] = {}
@@ -116,15 +121,15 @@ class Core:
         self.counters["refusals"] += 1
         self.emit(Refuse(*ask, error if isinstance(error, dict) else error.to_dict()))
 
-    def grant(self, residency: Residency, event: AttachAsked, who: Who) -> None:
-        """Answer an attach with a lease."""
+    def grant(self, residency: Residency, event: AttachAsked, who: Who, how: str) -> None:
+        """Answer an attach with a lease. how: as Grant says."""
         ask = (event.conn, event.request)
         self.drop(ask)
         lease = self.leases.grant(event.conn, residency.key, who, self.now)
         residency.last_use = self.now
         self.counters["attaches"] += 1
         self.settle(residency)
-        self.emit(Grant(*ask, lease.lease, residency.key))
+        self.emit(Grant(*ask, lease.lease, residency.key, how))
 
     # ---- residencies
 
@@ -195,7 +200,7 @@ class Core:
         return LEASED if leased else IDLE
 
     def _order(self, place: Place, residency: Residency, before: str, kind: str) -> None:
-        known, knows = before in (PINNED, LEASED, IDLE), kind in (PINNED, LEASED, IDLE)
+        known, knows = before in KNOWN, kind in KNOWN
         if knows and not known:
             place.policy.insert(residency.key, residency.nbytes, residency.load_seconds, self.now)
             if kind != IDLE:
@@ -221,6 +226,8 @@ class Core:
         self.loads += 1
         residency.load, residency.load_began = self.loads, self.now
         self.counters["loads"] += 1
+        if residency.waiters and not any(waiter.first for waiter in residency.waiters.values()):
+            next(iter(residency.waiters.values())).first = True  # the one whose doing it was has gone
         self.stories.tell(residency.key, self.now, f"load {self.loads} begins")
         self.settle(residency)
         self.emit(Load(residency.key, self.loads, residency.ref, residency.nbytes))

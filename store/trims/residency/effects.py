@@ -34,12 +34,17 @@ class Free:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Answer an attach: the lease, with the region's descriptor."""
+    """Answer an attach: the lease, with the region's descriptor.
+
+    how: "hit" (it was resident when it was asked for), "loaded" (this request began the load) or "joined" (it waited
+    for a load that somebody else began).
+    """
 
     conn: int
     request: int
     lease: int
     key: Key
+    how: str = "hit"
 
 
 @dataclass(frozen=True, slots=True)

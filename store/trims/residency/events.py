@@ -6,7 +6,10 @@ Times are seconds of one monotonic clock, passed in; sizes are bytes; `conn` and
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # policies are written in terms of Key
+    from trims.residency.policies import Policy
 
 
 class Key(NamedTuple):
@@ -139,6 +142,13 @@ class ForgetAsked(Asked):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyAsked(Asked):
+    """From now on every place gives up in the order of a fresh one of `policy`."""
+
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
 class StopAsked(Asked):
     """End when the last lease is gone (`drain`), or now."""
 
@@ -210,5 +220,5 @@ class Tick:
 
 Event = (
     Opened | Closed | AttachAsked | Released | WarmAsked | PinAsked | UnpinAsked | EvictAsked | WaitAsked | ForgetAsked
-    | StopAsked | Cancelled | Loaded | LoadFailed | Freed | Reserved | Restored | Tick
+    | PolicyAsked | StopAsked | Cancelled | Loaded | LoadFailed | Freed | Reserved | Restored | Tick
 )  # fmt: skip

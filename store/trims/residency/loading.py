@@ -67,6 +67,7 @@ def _enlist(core: Core, event: Want, place: Place, residency: Residency) -> None
         serve(core, residency, waiter, "already")
         return
     core.counters["misses"] += isinstance(event, AttachAsked)
+    waiter.first = not residency.waiters and residency.state != LOADING
     residency.waiters[waiter.ask] = waiter
     core.wait(waiter)
     core.touched.add(residency.key.digest)
@@ -102,7 +103,9 @@ def serve(core: Core, residency: Residency, waiter: Waiter, outcome: str) -> Non
         if outcome == "already":
             residency.hits += 1
             core.counters["hits"] += 1
-        core.grant(residency, event, waiter.who)
+            core.grant(residency, event, waiter.who, "hit")
+        else:
+            core.grant(residency, event, waiter.who, "loaded" if waiter.first else "joined")
     else:
         seconds = core.now - waiter.since
         victims = residency.victims if outcome == "warmed" else ()

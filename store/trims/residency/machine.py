@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from trims.residency import checks, clients, evicting, loading, pins, room, waiting
+from trims.residency import changing, checks, clients, evicting, loading, pins, room, waiting
 from trims.residency.core import Core
 from trims.residency.effects import Effect
 from trims.residency.events import (
@@ -29,6 +29,7 @@ from trims.residency.events import (
     LoadFailed,
     Opened,
     PinAsked,
+    PolicyAsked,
     Released,
     Reserved,
     Restored,
@@ -52,6 +53,7 @@ class Machine:
 
     budgets: bytes by place. policy: the order of eviction; every place gets a fresh one. ttl: seconds that an idle
     residency is kept. pin_cap: bytes by place that pins may take, the budget where it is left out.
+    min_resident: seconds since it was loaded before which a residency is no victim for somebody's request for room.
     """
 
     def __init__(
@@ -60,8 +62,9 @@ class Machine:
         policy: Policy,
         ttl: float = float("inf"),
         pin_cap: Mapping[str, int] | None = None,
+        min_resident: float = 0.0,
     ) -> None:
-        self._core = Core(budgets, policy, ttl, pin_cap or {})
+        self._core = Core(budgets, policy, ttl, pin_cap or {}, min_resident)
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """What to do about `event`, in order. Raises InvalidTransition for news of work that was not asked for."""
@@ -83,6 +86,11 @@ class Machine:
     @property
     def counters(self) -> dict[str, int]:
         return dict(self._core.counters)
+
+    @property
+    def policy(self) -> str:
+        """The name of the policy that places give up by."""
+        return self._core.policy
 
     @property
     def stopping(self) -> bool:
@@ -222,5 +230,6 @@ _RULES: dict[type[Any], Callable[[Core, Any], None]] = {
     Restored: pins.restore,
     Reserved: room.reserve,
     WaitAsked: waiting.wait_for,
+    PolicyAsked: changing.change_policy,
     StopAsked: waiting.stop,
 }

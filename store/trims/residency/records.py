@@ -37,6 +37,8 @@ LEASED = "leased"  # resident, leased, not pinned
 IDLE = "idle"  # resident, and may be a victim
 COMING = "coming"  # doomed, and on its way out without anybody's help
 HELD = "held"  # doomed, but leased
+KNOWN = frozenset((PINNED, LEASED, IDLE))
+"""The kinds that a place's policy knows."""
 KINDS = (PROMISED, MOVING, PINNED, LEASED, IDLE, COMING, HELD)
 
 
@@ -54,6 +56,7 @@ class Waiter:
     """A request for residence that has not been answered, or (silent) whose asker needs no answer any more.
 
     pin, previous: the pin it has set, and the one which that replaced, to put back if this request is refused.
+    first: nobody else wanted it when it was asked for, so that the load is this request's doing.
     """
 
     ask: Ask
@@ -61,6 +64,7 @@ class Waiter:
     who: Who
     since: float
     silent: bool = False
+    first: bool = False
     pin: Pin | None = None
     previous: Pin | None = None
 

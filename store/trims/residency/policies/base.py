@@ -16,9 +16,17 @@ from trims.residency.events import Key
 
 
 class Policy(ABC):
-    """One place's order of eviction. Times come from the caller's clock and never go back."""
+    """One place's order of eviction. Times come from the caller's clock and never go back.
+
+    evicts: whether anything goes because somebody needs its room (if not, the order serves only those who evict by
+    hand). sweeps: whether all that may go goes when anything has to. eager: whether a residency goes when its last
+    lease ends.
+    """
 
     name: ClassVar[str]
+    evicts: ClassVar[bool] = True
+    sweeps: ClassVar[bool] = False
+    eager: ClassVar[bool] = False
 
     @abstractmethod
     def fresh(self) -> Self:
