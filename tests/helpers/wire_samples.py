@@ -46,6 +46,7 @@ SAMPLES: list[Message] = [
     Stop(id=9, drain=False, timeout=7.0),
     Welcome(version=1, trims="0.1.0", pid=42, identity="0f" * 16, store="/s", store_id="1e" * 16),
     Attached(id=1, lease=9, digest="ab" * 32, variant="raw", place="host", map_nbytes=8192, table=(4096, 1000)),
+    Attached(id=2, lease=9, digest="ab" * 32, variant="k", place="host", map_nbytes=64, table=(4096, 9), how="joined"),
     Progress(id=2, done=1 << 20, total=1 << 30),
     Result(id=4, items=[{"ref": "m", "nbytes": 5, "victims": []}]),
     Refused(id=5, code="no-room", what="w", why="y", hint="h", details={"need": 3, "blockers": [{"ref": "m"}]}),

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import sources
+from helpers import raw, sources
 
 import trims
 from trims.client import connections
@@ -27,6 +27,7 @@ from trims.disk.store import open_store
 from trims.errors import ManagerNotRunning, NoRoom, NoSuchModel, TrimsError
 from trims.paths import RuntimePaths
 from trims.shmindex import reader
+from trims.wire.messages import Attach
 
 PROMPT = 0.1  # seconds in which a lease is gone after its last process
 WEIGHTS = {"w": sources.numbers(1, 256, 1024), "b": sources.numbers(2, 8)}
@@ -108,6 +109,19 @@ def test_a_model_is_loaded_once_and_mapped(served: Any) -> None:
             assert status["budgets"]["host"]["leased"] > 0
         assert until_leases(served, [os.getpid()]) < 5
     until_leases(served, [])
+
+
+def test_a_model_says_what_opening_it_took(served: Any) -> None:
+    with trims.open("m") as first, trims.open("m") as second:
+        assert (first.how, second.how) == ("loaded", "hit")
+    with trims.open("m", place="disk") as mapped:
+        assert mapped.how == "direct"
+    del first, second, mapped
+    gc.collect()
+    served.request("evict", ref="m", wait=True)
+    with raw.Raw(served.runtime.socket) as client:  # both asked for within one turn of the manager
+        client.send(Attach(id=8, ref="m"), Attach(id=9, ref="m"))
+        assert [client.answer(id).how for id in (8, 9)] == ["loaded", "joined"]
 
 
 def test_the_memory_is_the_managers_and_nobody_can_write_to_it(served: Any) -> None:

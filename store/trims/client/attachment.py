@@ -8,6 +8,8 @@ from __future__ import annotations
 from trims.client.mapping import Region
 
 RAW = "raw"
+DIRECT = "direct"
+"""How a model is attached without a manager."""
 
 
 class DirectModeWarning(UserWarning):
@@ -15,9 +17,12 @@ class DirectModeWarning(UserWarning):
 
 
 class Attachment:
-    """One form of a model, mapped: what every way of opening one returns. variant: "raw", or a derived form's key."""
+    """One form of a model, mapped: what every way of opening one returns.
 
-    __slots__ = ("digest", "place", "region", "variant")
+    variant: "raw", or a derived form's key. how: what it took; see `Model.how`.
+    """
 
-    def __init__(self, digest: str, variant: str, place: str, region: Region) -> None:
-        self.digest, self.variant, self.place, self.region = digest, variant, place, region
+    __slots__ = ("digest", "how", "place", "region", "variant")
+
+    def __init__(self, digest: str, variant: str, place: str, region: Region, how: str) -> None:
+        self.digest, self.variant, self.place, self.region, self.how = digest, variant, place, region, how

@@ -57,7 +57,7 @@ class ManagerBackend:
         region = Region(Hold(fd, lease.release), 0, answer.map_nbytes)
         region.read_table(answer.digest, answer.variant, answer.table)
         self._digest = answer.digest
-        return Attachment(answer.digest, answer.variant, answer.place, region)
+        return Attachment(answer.digest, answer.variant, answer.place, region, answer.how)
 
 
 def choose(

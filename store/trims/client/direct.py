@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Callable
 
-from trims.client.attachment import RAW, Attachment, DirectModeWarning
+from trims.client.attachment import DIRECT, RAW, Attachment, DirectModeWarning
 from trims.client.mapping import Contents, Hold, Region, contents
 from trims.disk.catalog import Catalog, Entry
 from trims.disk.direct import OpenContainer, open_container
@@ -49,7 +49,7 @@ class DirectBackend:
             region = self._decompressed(opened, variant, made)
         else:
             region = Region(Hold(opened.fd), opened.sidecar.span_offset, opened.sidecar.span_nbytes, made)
-        return Attachment(digest, variant, DISK, region)
+        return Attachment(digest, variant, DISK, region, DIRECT)
 
     def _decompressed(self, opened: OpenContainer, variant: str, made: Contents) -> Region:
         sidecar = opened.sidecar

@@ -81,6 +81,8 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
 
     ref: as asked for, canonical. digest: what it named when opened. place: where the bytes are, "host" or "disk".
     variant: the form attached first, "raw" or a derived form's key.
+    how: what opening it took: "hit" when it was resident, "loaded" when this request had it loaded, "joined" when it
+        waited for a load that another request had begun; "direct" without a manager.
     backend: how forms of it are attached; for integrations.
     """
 
@@ -89,6 +91,7 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
         self.digest = first.digest
         self.place = first.place
         self.variant = first.variant
+        self.how = first.how
         self.backend = backend
         self._regions = {first.variant: first.region}
         self._raw = first.region if first.variant == RAW else None

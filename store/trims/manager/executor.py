@@ -212,6 +212,8 @@ class Executor:
         if connection.who is not None:
             self.publisher.leased(effect.lease, effect.key, connection.who)
         head = b'{"t":"attached","id":%d,"lease":%d,' % (effect.request, effect.lease)
+        if effect.how != "hit":  # the default of the protocol, and nearly all
+            head += b'"how":"%s",' % effect.how.encode()
         self.server.send(connection, pack(head + tail), filled.region.export())
 
     def _reply(self, effect: fx.Reply) -> None:

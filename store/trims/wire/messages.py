@@ -160,6 +160,7 @@ class Attached(Message, frozen=True, tag="attached"):
     """A lease; the region's read-only descriptor comes with this message.
 
     map_nbytes: length to map. table: (offset, nbytes) of the region table within it.
+    how: "hit" when it was resident, "loaded" when this request began its load, "joined" when another's had.
     """
 
     id: int
@@ -169,6 +170,7 @@ class Attached(Message, frozen=True, tag="attached"):
     place: str
     map_nbytes: int
     table: tuple[int, int]
+    how: str = "hit"
 
 
 class Progress(Message, frozen=True, tag="progress"):
