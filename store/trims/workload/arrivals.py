@@ -23,17 +23,20 @@ from trims.workload.named import Parameter, Parameters, complete, read, spell
 
 Floats = npt.NDArray[np.float64]
 
+_RATE = Parameter("rate", None, above=1e-9, most=1e9)
+_LONGEST = 1e9
+_MOST_PHASES = 10_000_000
+
 KNOWN: dict[str, tuple[Parameter, ...]] = {
     "closed": (),
-    "poisson": (Parameter("rate", None),),
+    "poisson": (_RATE,),
     "bursty": (
-        Parameter("rate", None),
-        Parameter("factor", 5.0, above=1.0, least=1.0),
-        Parameter("on", 2.0),
-        Parameter("off", 8.0),
+        _RATE,
+        Parameter("factor", 5.0, above=1.0, most=1e6, least=1.0),
+        Parameter("on", 2.0, most=_LONGEST),
+        Parameter("off", 8.0, most=_LONGEST),
     ),
 }
-_MOST_PHASES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,8 @@ def ratios(
         if name not in alone:
             raise UsageError(f"no time of {name!r} alone", "a speed-up compares each request with its model alone")
         times[position] = alone[name]
-    result: Floats = times[served["model"]] / (served[until] - served["asked"])
+    with np.errstate(divide="ignore"):  # a request of no time at all is the mean's to refuse
+        result: Floats = times[served["model"]] / (served[until] - served["asked"])
     return result
 
 
