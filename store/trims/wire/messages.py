@@ -131,6 +131,23 @@ class Forget(Request, frozen=True, tag="forget"):
     force: bool = False
 
 
+class SetPolicy(Request, frozen=True, tag="policy"):
+    """From now on give up by this policy; what is resident stays. It lasts as long as the manager's process."""
+
+    policy: str
+
+
+class History(Request, frozen=True, tag="history"):
+    """What happened lately to the residencies of one model, oldest first: the last `limit` of what is remembered.
+
+    ref: its name; or `digest`, 64 hexadecimal digits, of one that may have left the store.
+    """
+
+    ref: str = ""
+    digest: str = ""
+    limit: int = 50
+
+
 class Status(Request, frozen=True, tag="status"):
     """Ask for what the index does not hold: configuration, paths, version, counters by name."""
 
@@ -199,5 +216,7 @@ class Refused(Message, frozen=True, tag="refused"):
     details: dict[str, object] = {}
 
 
-ClientMessage = Hello | Attach | Release | Warm | Pin | Unpin | Evict | WaitFor | Forget | Status | Stop
+ClientMessage = (
+    Hello | Attach | Release | Warm | Pin | Unpin | Evict | WaitFor | Forget | SetPolicy | History | Status | Stop
+)  # fmt: skip
 ManagerMessage = Welcome | Attached | Progress | Result | Refused
