@@ -1,5 +1,8 @@
 """The command tree, as typer's: which commands there are, in which module each lies, and the flags they share.
 
+A verb is one word or two: "bench paper" is the command `paper` of the group `bench`, the function `bench_paper_`; a
+group alone shows its commands. Flags may stand before, between and behind the words.
+
 Only the module of the command asked for is imported; help, completion and the manual import all. typer only parses:
 what it gives back is the call to make, which `boundary` makes: every failure takes the same way out.
 """
@@ -26,8 +29,13 @@ COMMANDS = {
     "start": "manager", "stop": "manager", "restart": "manager", "status": "manager", "logs": "manager",
     "warm": "resident", "pin": "resident", "unpin": "resident", "evict": "resident", "wait": "resident",
     "ps": "resident", "top": "top",
+    "bench paper": "bench",
     "config": "tools", "completion": "tools", "help": "tools",
 }  # fmt: skip
+_GROUPS = {
+    "bench": "Measure what sharing gains on this machine: workloads, the paper's experiments, the simulator's figures.",
+    "trace": "Record the requests that a manager serves, and look at what was recorded.",
+}
 ALIASES = {"list": "ls", "remove": "rm"}
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _ROOT_HELP = "Share one resident copy of model weights between any number of isolated processes."
@@ -48,6 +56,16 @@ class _Group(typer.core.TyperGroup):
         return list(self.commands)
 
 
+def subverbs(group: str) -> list[str]:
+    """The second words of a group's commands, in the order of the table; [] for what is no group."""
+    return [verb.partition(" ")[2] for verb in COMMANDS if verb.startswith(f"{group} ")]
+
+
+def top_words() -> list[str]:
+    """What may stand first on the line: verbs of one word, and groups once each, in the order of the table."""
+    return list(dict.fromkeys(verb.partition(" ")[0] for verb in COMMANDS))
+
+
 def build(verbs: Sequence[str] = tuple(COMMANDS)) -> Any:
     """The click command tree with these commands in it."""
     app = typer.Typer(
@@ -60,10 +78,20 @@ def build(verbs: Sequence[str] = tuple(COMMANDS)) -> Any:
         context_settings=_CONTEXT,
     )
     app.callback()(_parsed(_root, hidden=False))
+    groups: dict[str, typer.Typer] = {}
     for verb in verbs:
+        group, _, word = verb.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = typer.Typer(cls=_Group, rich_markup_mode=None, context_settings=_CONTEXT)
+            groups[group].callback()(_parsed(_root, hidden=True))
+            app.add_typer(groups[group], name=group, help=_GROUPS[group])
         module = import_module(f"trims_cli.cmd_{COMMANDS[verb]}")
-        app.command(verb, epilog=_EPILOG, context_settings=_CONTEXT)(_parsed(getattr(module, f"{verb}_"), hidden=True))
-    return typer.main.get_command(app)
+        function = getattr(module, f"{verb.replace(' ', '_')}_")
+        where = groups[group] if group else app
+        where.command(word, epilog=_EPILOG, context_settings=_CONTEXT)(_parsed(function, hidden=True))
+    tree: Any = typer.main.get_command(app)
+    tree.commands = {word: tree.commands[word] for word in top_words() if word in tree.commands}  # typer's: groups last
+    return tree
 
 
 def _root(settings: Settings) -> None:
@@ -133,9 +161,30 @@ def _parse(words: list[str]) -> Call | int:
             return 0
         return _main(build(), words if words else ["--help"], "trims")
     verb = ALIASES.get(verb, verb)
+    if subverbs(verb):
+        return _parse_second(verb, rest)
     if verb not in COMMANDS:
-        raise UsageError(f"no command {verb!r}" + guess(verb, {**COMMANDS, **ALIASES}), "", "see `trims --help`")
+        raise UsageError(f"no command {verb!r}" + _near(verb), "", "see `trims --help`")
     return _main(build([verb]), [verb, *rest], f"trims {verb}")
+
+
+def _parse_second(group: str, words: list[str]) -> Call | int:
+    """A line whose first word is a group. With no second word the group shows its commands."""
+    word, rest = split_verb(words)
+    known = subverbs(group)
+    if word is None:
+        return _main(
+            build([f"{group} {second}" for second in known]), [group, *(words or ["--help"])], f"trims {group}"
+        )
+    if word not in known:
+        raise UsageError(f"no command '{group} {word}'" + guess(word, known), "", f"see `trims {group} --help`")
+    return _main(build([f"{group} {word}"]), [group, word, *rest], f"trims {group} {word}")
+
+
+def _near(verb: str) -> str:
+    """A guess at what was meant; the second word of a verb of two words alone means that verb."""
+    whole = [known for known in COMMANDS if known.endswith(f" {verb}")]
+    return f"; did you mean {whole[0]}?" if whole else guess(verb, [*top_words(), *ALIASES])
 
 
 def _main(command: Any, words: list[str], about: str) -> Call | int:

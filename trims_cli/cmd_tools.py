@@ -149,12 +149,14 @@ def completion_(
 
 def help_(
     settings: Settings,
-    topic: Annotated[str | None, typer.Argument(metavar="[TOPIC]", help="A command, exit-codes, env, filters.")] = None,
+    topic: Annotated[
+        list[str] | None, typer.Argument(metavar="[TOPIC]...", help="A command, exit-codes, env, filters.")
+    ] = None,
 ) -> int:
     """Open the manual page of a command or topic."""
     from trims_cli import manual
 
-    text = manual.text(topic)
+    text = manual.text(" ".join(topic) if topic else None)
     if os.isatty(1) and not settings.no_input:
         manual.page(text)
     else:

@@ -24,10 +24,10 @@ def script(shell: str, store: str | None) -> str:
     template = _BASH if shell == "bash" else _ZSH
     values = [n for n in _value_flags() if n not in ("--store", "-o", "--output", "--warm")]
     return (
-        template.replace("@VERBS@", " ".join([*app.COMMANDS, *app.ALIASES]))
+        template.replace("@VERBS@", " ".join([*app.top_words(), *app.ALIASES]))
+        .replace("@GROUPS@", "|".join(word for word in app.top_words() if app.subverbs(word)))
         .replace("@SHARED@", " ".join([*_SHARED, "--version"]))
         .replace("@CASES@", "".join(_case(command) for command in tree.commands()))
-        .replace("@ZCASES@", "".join(_case(command).replace("words=", "words_=") for command in tree.commands()))
         .replace("@VALUES@", "|".join(values))
         .replace("@STORE@", where)
     )
@@ -44,18 +44,19 @@ def _value_flags() -> list[str]:
 
 def _words(command: tree.Command) -> list[str]:
     if command.name == "help":
-        return [*app.COMMANDS, "exit-codes", "env", "filters"]
-    return _WORDS.get(command.name, [])
+        return [*app.top_words(), "exit-codes", "env", "filters"]
+    return command.seconds or _WORDS.get(command.name, [])
 
 
 def _case(command: tree.Command) -> str:
     own = [name for p in command.options for name in p.names]
-    alias = "|".join([command.name, *(a for a, verb in app.ALIASES.items() if verb == command.name)])
+    name = f'"{command.name}"' if " " in command.name else command.name
+    alias = "|".join([name, *(a for a, verb in app.ALIASES.items() if verb == command.name)])
     flags = " ".join([*own, *_SHARED])
     kind = "models" if command.takes_models else "files" if command.name in _FILES else "words"
     if command.name == "export":
         kind = "models"
-    return f'    {alias}) flags="{flags}"; kind={kind}; words="{" ".join(_words(command))}" ;;\n'
+    return f'    {alias}) flags="{flags}"; kind={kind}; words_="{" ".join(_words(command))}" ;;\n'
 
 
 _BASH = """\
@@ -70,7 +71,7 @@ _trims_names() {
   done < "$2/names"
 }
 _trims() {
-  local line=${COMP_LINE:0:COMP_POINT} words cur prev verb="" word skip="" store=@STORE@ flags="" kind=words
+  local line=${COMP_LINE:0:COMP_POINT} words cur prev verb="" word skip="" store=@STORE@ flags="" kind=words words_=""
   read -r -a words <<< "$line"
   case $line in *[[:space:]]) words+=("") ;; esac
   cur=${words[${#words[@]}-1]}
@@ -86,12 +87,12 @@ _trims() {
       --warm) [ "$verb" != start ] || skip=$word ;;
       --store|--output|-o|@VALUES@) skip=$word ;;
       -*) ;;
-      *) [ -n "$verb" ] || verb=$word ;;
+      *) case $verb in "") verb=$word ;; @GROUPS@) verb="$verb $word" ;; esac ;;
     esac
   done
   COMPREPLY=()
   case $verb in
-    "") flags="@SHARED@"; words="@VERBS@" ;;
+    "") flags="@SHARED@"; words_="@VERBS@" ;;
 @CASES@  esac
   case $skip in
     "") ;;
@@ -106,7 +107,7 @@ _trims() {
     *:-*) COMPREPLY=($(compgen -W "$flags" -- "$cur")) ;;
     models:*) _trims_names "$cur" "$store" ;;
     files:*) COMPREPLY=($(compgen -f -- "$cur")); compopt -o filenames 2>/dev/null ;;
-    words:*) COMPREPLY=($(compgen -W "${words[*]}" -- "$cur")) ;;
+    words:*) COMPREPLY=($(compgen -W "$words_" -- "$cur")) ;;
   esac
   case $cur:$COMP_WORDBREAKS in
     *:*:*)
@@ -135,12 +136,12 @@ _trims() {
       --warm) [ "$verb" != start ] || skip=$word ;;
       --store|--output|-o|@VALUES@) skip=$word ;;
       -*) ;;
-      *) [[ -n $verb ]] || verb=$word ;;
+      *) case $verb in "") verb=$word ;; @GROUPS@) verb="$verb $word" ;; esac ;;
     esac
   done
   case $verb in
     "") flags="@SHARED@"; words_="@VERBS@" ;;
-@ZCASES@  esac
+@CASES@  esac
   case $skip in
     "") ;;
     --store|--socket|--output|-o) _files; return ;;
@@ -181,15 +182,30 @@ def _fish(store: str | None) -> str:
     no_verb = "__fish_use_subcommand"
     lines += [_fish_flag("", flag.names, flag.metavar, flag.help) for flag in FLAGS]
     for command in tree.commands():
-        seen = f"__fish_seen_subcommand_from {command.name}"
-        lines.append(f"complete -c trims -n {no_verb} -a {command.name} -d {_fish_quote(command.help)}")
+        seen = _fish_seen(command)
+        group, _, word = command.name.rpartition(" ")
+        where = f"'{_fish_from([group])}; and not {_fish_from(app.subverbs(group))}'" if group else no_verb
+        lines.append(f"complete -c trims -n {where} -a {word} -d {_fish_quote(command.help)}")
         if command.takes_models:
             lines.append(f"complete -c trims -n '{seen}' -a '(__trims_names)'")
         elif command.name in _FILES:
             lines.append(f"complete -c trims -n '{seen}' -F")
-        lines += [f"complete -c trims -n '{seen}' -a {word}" for word in _words(command)]
+        words = [] if command.seconds else _words(command)
+        lines += [f"complete -c trims -n '{seen}' -a {word}" for word in words]
         lines += [_fish_flag(seen, p.names, "" if p.switch else p.metavar, p.help) for p in command.options]
     return "\n".join(lines) + "\n"
+
+
+def _fish_from(words: list[str]) -> str:
+    return f"__fish_seen_subcommand_from {' '.join(words)}"
+
+
+def _fish_seen(command: tree.Command) -> str:
+    """The condition for being behind this verb: `trace show` is not `show`."""
+    group, _, word = command.name.rpartition(" ")
+    others = [top for top in app.top_words() if word in app.subverbs(top) and top != group]
+    seen = "; and ".join(_fish_from([part]) for part in (group, word) if part)
+    return seen + (f"; and not {_fish_from(others)}" if others else "")
 
 
 def _fish_flag(seen: str, names: tuple[str, ...], metavar: str, help: str) -> str:

@@ -1,7 +1,8 @@
 """The manual: pages made of the command tree, the tables of errors, configuration and flags, and hand-written prose.
 
 `trims help` shows these very pages as text; scripts/man writes them as man/man1/*.1. So help, completion and manual
-cannot disagree with the commands. The prose of a command is trims_cli/prose/COMMAND.txt.
+cannot disagree with the commands. The prose of a command is trims_cli/prose/COMMAND.txt. Where a verb is two words, a
+hyphen joins them, here and in the name of the page.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _STATUS = [("3", "Of `trims status`: stopped."), ("4", "Of `trims status`: unkno
 
 def prose(name: str) -> str:
     """The hand-written part of a page; "" when there is none."""
-    path = files("trims_cli") / "prose" / f"{name}.txt"
+    path = files("trims_cli") / "prose" / f"{name.replace(' ', '-')}.txt"
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
@@ -51,22 +52,25 @@ def root_page(commands: list[tree.Command]) -> Page:
     for title, blocks in sections:
         if title in ("FILES", "SEE ALSO"):
             page.add(title, *blocks)
-    others = join(f"`trims-{command.name}`(1)," for command in commands)
+    others = join(f"`trims-{command.page}`(1)," for command in commands)
     page.add("SEE ALSO", f"{others} `trims-store`(5), `trims-protocol`(7)")
     return page
 
 
 def command_page(command: tree.Command) -> Page:
     """One command's page: what the tree knows, then what was written."""
-    page = Page(f"trims-{command.name}", 1, command.help)
-    page.add("NAME", f"trims-{command.name} - {command.help[:1].lower() + command.help[1:].rstrip('.')}")
+    page = Page(f"trims-{command.page}", 1, command.help)
+    page.add("NAME", f"trims-{command.page} - {command.help[:1].lower() + command.help[1:].rstrip('.')}")
     words = [p.synopsis for p in command.options] + [p.synopsis for p in command.arguments]
+    words = ["COMMAND", "[ARGUMENTS]"] if command.seconds else words
     page.add("SYNOPSIS", f"`trims {command.name}` {join(words)}".strip())
     sections = parse_prose(prose(command.name))
     page.add("DESCRIPTION", command.help)
     for title, blocks in sections:
         if title == "DESCRIPTION":
             page.add(title, *blocks)
+    if command.seconds:
+        page.add("COMMANDS", [(c.name, c.help) for c in tree.commands() if c.name.startswith(f"{command.name} ")])
     arguments = [(p.metavar, p.help) for p in command.arguments if p.help]
     if arguments:
         page.add("ARGUMENTS", arguments)
@@ -80,7 +84,8 @@ def command_page(command: tree.Command) -> Page:
         if title != "DESCRIPTION":
             page.add(title, *blocks)
     page.add("EXIT STATUS", "0 when done, or already so; `trims`(1) lists the others.")
-    page.add("SEE ALSO", "`trims`(1)")
+    others = [f"`trims-{command.page}-{word}`(1)," for word in command.seconds]
+    page.add("SEE ALSO", join([*others, "`trims`(1)"]))
     return page
 
 
@@ -137,10 +142,10 @@ def text(topic: str | None) -> str:
         only.sections = [section for section in page.sections if section[0] == TOPICS[topic]]
         return to_text(only)
     name = app.ALIASES.get(topic, topic)
-    for command in tree.commands() if name in app.COMMANDS else ():
+    known = [*app.top_words(), *app.COMMANDS, *TOPICS]
+    for command in tree.commands() if name in known else ():
         if command.name == name:
             return to_text(command_page(command))
-    known = {**app.COMMANDS, **TOPICS}
     raise UsageError(f"no help for {topic!r}" + guess(topic, known), "", "topics are commands, " + ", ".join(TOPICS))
 
 

@@ -35,10 +35,15 @@ class Parameter:
 
 
 class Command:
-    """One command with its own parameters; the shared flags are `FLAGS`."""
+    """One command with its own parameters; the shared flags are `FLAGS`. The name of a nested one is two words.
+
+    seconds: of a group, the second words of its commands; [] for a command that does something itself.
+    """
 
     def __init__(self, name: str, raw: Any) -> None:
         self.name = name
+        self.page = name.replace(" ", "-")
+        self.seconds = app.subverbs(name)
         self.help: str = " ".join((raw.help or "").split())
         self.parameters = [Parameter(p) for p in raw.params if p.name not in _SHARED]
 
@@ -56,6 +61,9 @@ class Command:
 
 
 def commands() -> list[Command]:
-    """Every command, in the order of the table."""
-    group = app.build()
-    return [Command(name, raw) for name, raw in group.commands.items()]
+    """Every command, in the order of the table; a group comes before its own."""
+    found = []
+    for name, raw in app.build().commands.items():
+        found.append(Command(name, raw))
+        found += [Command(f"{name} {word}", raw.commands[word]) for word in app.subverbs(name)]
+    return found

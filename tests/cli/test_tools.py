@@ -101,18 +101,34 @@ def test_help_of_every_command_works() -> None:
     import typer.testing
 
     tree = app.build()
-    assert list(tree.commands) == list(app.COMMANDS)
+    assert list(tree.commands) == app.top_words()
     done = cli.run("--help")
-    assert done.returncode == 0 and all(f"\n  {name} " in done.stdout for name in app.COMMANDS)
+    assert done.returncode == 0 and all(f"\n  {name} " in done.stdout for name in app.top_words())
     del typer.testing
 
 
 @pytest.mark.parametrize("name", [*app.COMMANDS, *app.ALIASES])
 def test_help(name: str) -> None:
-    done = cli.run(name, "--help")
+    done = cli.run(*name.split(), "--help")
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.startswith(f"Usage: trims {app.ALIASES.get(name, name)} ")
-    assert cli.run("help", name).returncode == 0
+    assert cli.run("help", *name.split()).returncode == 0
+
+
+def test_a_group_alone_shows_its_commands() -> None:
+    for words in (["bench"], ["bench", "--help"], ["--json", "bench", "-h"]):
+        said = cli.ok(*words)
+        assert said.startswith("Usage: trims bench ") and "\n  paper " in said
+    page = cli.ok("help", "bench")
+    assert "\n    bench paper\n" in page and "trims-bench-paper(1)" in page
+    assert cli.ok("help", "bench", "paper").startswith("NAME\n    trims-bench-paper - ")
+
+
+def test_verbs_of_two_words_are_guessed() -> None:
+    assert "no command 'bench papr'; did you mean paper" in cli.fails(2, "bench", "papr")
+    assert "did you mean bench paper" in cli.fails(2, "paper")
+    assert "did you mean bench?" in cli.fails(2, "bnch")
+    assert "trims bench paper --help" in cli.fails(2, "bench", "-q", "paper", "--nope")
 
 
 @pytest.mark.parametrize("topic", ["exit-codes", "env", "filters"])
@@ -137,7 +153,7 @@ def test_man_pages_are_in_step() -> None:
 def test_every_page_has_prose_and_lints() -> None:
     from trims_cli import manual
 
-    assert all(manual.prose(name) for name in ["trims", *app.COMMANDS])
+    assert all(manual.prose(name) for name in ["trims", *app.top_words(), *app.COMMANDS])
     if shutil.which("mandoc"):
         paths = sorted((ROOT / "man" / "man1").glob("*.1"))
         done = subprocess.run(["mandoc", "-T", "lint", "-W", "error", *paths], capture_output=True, text=True)
@@ -230,6 +246,10 @@ def test_completion_in_a_real_shell(shell: str, shell_env: dict[str, str]) -> No
     assert offered("trims warm be") == ["beta"]
     assert "--no-wait" in offered("trims warm --no-")
     assert set(offered("trims completion ")) >= {"bash", "zsh", "fish"}
+    assert "bench" in offered("trims be") and "bench paper" not in offered("trims ")
+    assert offered("trims bench pap") == ["paper"]
+    assert "--quick" in offered("trims bench paper --qui")
+    assert "paper" not in offered("trims bench paper ")
     if shell == "bash":
         assert offered("trims warm alpha:l") == ["latest"]
         assert offered("trims --store /nowhere warm be") == []
