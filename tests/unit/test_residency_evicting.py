@@ -25,7 +25,7 @@ def test_an_idle_one_is_answered_when_its_memory_is_back() -> None:
     s.resident("a")
     effects = s.tell(EvictAsked(2, 9, 60.0, "host", key("a").digest, "a:latest"))
     assert acts(effects) == [free("a")]
-    assert logs(effects) == ["evict a:latest (2B) from host: asked by pid 102"]
+    assert logs(effects) == ["evict a:latest (2B) from host: by name, asked by pid 102"]
     s.freed("a")
     assert answered(s) == Reply(
         2,
@@ -236,15 +236,14 @@ def test_a_closed_connection_no_longer_evicts() -> None:
     assert s.release("a") == [] and s.state("a") == "resident"
 
 
-def test_news_of_work_that_was_not_asked_for_is_a_bug_and_tells_the_story() -> None:
+def test_news_of_work_that_was_not_asked_for_is_a_bug_and_tells_the_history() -> None:
     s = Script()
     s.resident("a")
     for event in (Freed(key("a")), Loaded(key("a"), 1, 2), LoadFailed(key("a"), 7), Freed(key("b"))):
         with pytest.raises(InvalidTransition) as raised:
             s.machine.handle(event, 5.0)
         if event.key == key("a"):
-            assert "loading, loaded: resident" in str(raised.value)
-    assert s.machine.story(key("a"))[0] == "0.000 absent, promised: loading"
+            assert "0.000 loaded (raw, host): warm" in str(raised.value)
 
 
 def test_evicting_a_doomed_one_again_is_no_failure() -> None:

@@ -1,4 +1,4 @@
-"""Timers, leases, stories and the transition table, each alone."""
+"""Timers, leases, history and the transition table, each alone."""
 
 from __future__ import annotations
 
@@ -11,18 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trims.residency.events import Who
+from trims.residency.history import LATEST, LINES, MODELS, Cause, History
 from trims.residency.leases import Leases
-from trims.residency.states import (
-    ABSENT,
-    DOOMED,
-    LOADING,
-    RESIDENT,
-    STORY_KEYS,
-    STORY_LINES,
-    TABLE,
-    Stories,
-    next_state,
-)
+from trims.residency.states import ABSENT, DOOMED, LOADING, RESIDENT, TABLE, next_state
 from trims.residency.timers import Timers
 
 WHO = Who(1, 2, 3)
@@ -121,10 +112,12 @@ def test_the_page_shows_the_table_as_it_is() -> None:
     assert shown == TABLE
 
 
-def test_stories_are_bounded_both_ways() -> None:
-    stories = Stories()
-    for n in range(STORY_KEYS + 10):
-        for line in range(STORY_LINES + 5):
-            stories.tell(key(f"m{n}"), float(line), "x")
-    assert stories.of(key("m0")) == []
-    assert len(stories.of(key(f"m{STORY_KEYS}"))) == STORY_LINES
+def test_history_is_bounded_in_models_in_lines_and_as_a_whole() -> None:
+    history = History()
+    for n in range(MODELS + 10):
+        for line in range(LINES + 5):
+            history.tell(key(f"m{n}"), f"m{n}:latest", float(line), "loaded", Cause("x"))
+    assert history.of(key("m0").digest) == []
+    last = key(f"m{MODELS}").digest
+    assert [h.time for h in history.of(last)] == [float(line) for line in range(5, LINES + 5)]
+    assert len(history.of()) == LATEST and history.of()[-1].digest == key(f"m{MODELS + 9}").digest

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from trims.errors import TrimsError
 from trims.residency.effects import Free, Grant, Load, Refuse, Reply
 from trims.residency.events import AttachAsked, Key, Who
+from trims.residency.history import Cause, History, name_of
 from trims.residency.leases import Leases
 from trims.residency.outbox import Outbox
 from trims.residency.policies import Policy
@@ -32,7 +33,7 @@ from trims.residency.records import (
     Waiter,
     Watch,
 )
-from trims.residency.states import ABSENT, DOOMED, LOADING, Stories, next_state
+from trims.residency.states import ABSENT, DOOMED, LOADING, InvalidTransition, next_state
 from trims.residency.timers import FOREVER, Timers
 
 COUNTERS = (
@@ -62,7 +63,7 @@ class Core:
         self.prompt: list[Waiter] = []
         self.leases = Leases()
         self.timers = Timers()
-        self.stories = Stories()
+        self.history = History()
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.dirty: dict[str, None] = {}
         self.touched: set[str] = set()
@@ -160,11 +161,19 @@ class Core:
         """One step of its life; the caller settles it afterwards. Raises InvalidTransition."""
         state = next_state(residency.state, what)
         if state is None:
-            raise self.stories.impossible(residency.key, residency.state, what)
-        self.stories.tell(residency.key, self.now, f"{residency.state}, {what}: {state}")
+            raise self.impossible(residency.key, residency.state, what)
         if state != residency.state:
             residency.since = self.now
         residency.state = state
+
+    def impossible(self, key: Key, state: str, what: str) -> InvalidTransition:
+        """The exception to raise when the machine is told what cannot be, with the model's history."""
+        lines = [f"{h.time:.3f} {h.what} ({h.variant}, {h.place}): {h.why}" for h in self.history.of(key.digest)]
+        return InvalidTransition(f"{what!r} while {state} is impossible for {key}: {'; '.join(lines) or 'no history'}")
+
+    def tell(self, residency: Residency, what: str, cause: Cause, seconds: float = 0.0) -> None:
+        """Write a line of its history."""
+        self.history.tell(residency.key, residency.ref, self.now, what, cause, residency.nbytes, seconds)
 
     def settle(self, residency: Residency) -> None:
         """Bring all that is derived from the record up to date."""
@@ -222,20 +231,26 @@ class Core:
         """Send the Load out. The caller has made sure of the bytes."""
         place = self.places[residency.key.place]
         if place.physical + residency.nbytes > place.budget:
-            raise self.stories.impossible(residency.key, residency.state, "loading beyond the budget")
+            raise self.impossible(residency.key, residency.state, "loading beyond the budget")
         self.loads += 1
         residency.load, residency.load_began = self.loads, self.now
         self.counters["loads"] += 1
         if residency.waiters and not any(waiter.first for waiter in residency.waiters.values()):
             next(iter(residency.waiters.values())).first = True  # the one whose doing it was has gone
-        self.stories.tell(residency.key, self.now, f"load {self.loads} begins")
+        residency.load_cause = _cause_of_load(residency)
         self.settle(residency)
         self.emit(Load(residency.key, self.loads, residency.ref, residency.nbytes))
 
     def free(self, residency: Residency) -> None:
         """Send the Free of a doomed one out that nobody holds."""
         if residency.state != DOOMED or residency.load or residency.freeing or self.leases.count(residency.key):
-            raise self.stories.impossible(residency.key, residency.state, "freeing what is held")
+            raise self.impossible(residency.key, residency.state, "freeing what is held")
         residency.freeing = True
-        self.stories.tell(residency.key, self.now, "being freed")
         self.emit(Free(residency.key))
+
+
+def _cause_of_load(residency: Residency) -> Cause:
+    for waiter in residency.waiters.values():
+        if waiter.first or waiter.silent:
+            return Cause(type(waiter.event).__name__.removesuffix("Asked").lower(), name_of(waiter.who))
+    return Cause("kept from before")

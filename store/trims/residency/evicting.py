@@ -11,6 +11,7 @@ from trims.errors import TrimsError
 from trims.residency import answers, loading, room
 from trims.residency.core import Core
 from trims.residency.events import EvictAsked, ForgetAsked, Freed, Key
+from trims.residency.history import Cause, name_of
 from trims.residency.leases import LeaseView
 from trims.residency.leaving import abandon, give_away, gone, leave_line, stop_load
 from trims.residency.policy import Room, Shortage, plan_room
@@ -27,6 +28,7 @@ def lease_ended(core: Core, lease: LeaseView) -> None:
     residency.last_use = core.now
     core.settle(residency)
     if residency.state == DOOMED and not residency.freeing and not core.leases.count(lease.key):
+        core.tell(residency, "freed", Cause("nobody holds it any more"))
         core.free(residency)  # once, however many leases of one connection end together
 
 
@@ -34,7 +36,7 @@ def freed(core: Core, event: Freed) -> None:
     """The memory is back."""
     residency = core.residencies.get(event.key)
     if residency is None or not residency.freeing:
-        raise core.stories.impossible(event.key, residency.state if residency else ABSENT, "freed")
+        raise core.impossible(event.key, residency.state if residency else ABSENT, "freed")
     core.move(residency, "freed")
     core.settle(residency)
     gone(core, residency)
@@ -44,7 +46,7 @@ def expired(core: Core, key: Key) -> None:
     """Its time to live is over."""
     residency = core.residencies[key]
     core.counters["expired"] += 1
-    give_away(core, residency, f"it was idle for {format_age(residency.ttl)}, its time to live")
+    give_away(core, residency, Cause(f"it was idle for {format_age(residency.ttl)}, its time to live"), "expired")
 
 
 def evict(core: Core, event: EvictAsked) -> None:
@@ -81,7 +83,7 @@ def attempt(core: Core, watch: Watch) -> None:
         core.reply(watch.ask, tuple(answers.evict_item(core, r, "would-evict") for r in there))
     else:
         _drop_wishes(core, [r for r in found if r.state == ABSENT])
-        _carry_out(core, watch, event, there, f"asked by pid {watch.who.pid}" + (", by force" if event.force else ""))
+        _carry_out(core, watch, event, there, "by force" if event.force else "by name")
 
 
 def _carry_out(core: Core, watch: Watch, event: EvictAsked, there: list[Residency], why: str) -> None:
@@ -90,7 +92,7 @@ def _carry_out(core: Core, watch: Watch, event: EvictAsked, there: list[Residenc
     watch.items = tuple(answers.evict_item(core, r, "doomed" if r.key in held else "evicted") for r in there)
     watch.acted = True
     for residency in there:
-        let_go(core, residency, why)
+        let_go(core, residency, Cause(why, name_of(watch.who)))
     watch.left = {r.key for r in there if r.state == DOOMED and r.key not in held}
     if not watch.left:
         core.reply(watch.ask, watch.items)
@@ -98,14 +100,14 @@ def _carry_out(core: Core, watch: Watch, event: EvictAsked, there: list[Residenc
         core.wait(watch)
 
 
-def let_go(core: Core, residency: Residency, why: str) -> None:
+def let_go(core: Core, residency: Residency, cause: Cause) -> None:
     """Doom one that is there, whatever it is doing."""
     if residency.state == RESIDENT:
-        give_away(core, residency, why)
+        give_away(core, residency, cause)
     elif residency.state == LOADING:
         what = f"{residency.ref} was not loaded to {residency.key.place}"
-        refuse_all(core, residency, TrimsError(what, f"it was evicted while it was loading, {why}"))
-        stop_load(core, residency, why)
+        refuse_all(core, residency, TrimsError(what, f"it was evicted while it was loading, {cause}"))
+        stop_load(core, residency, f"evicted {cause}")
 
 
 def _drop_wishes(core: Core, absent: list[Residency]) -> None:
@@ -144,7 +146,7 @@ def _by_rule(core: Core, watch: Watch, event: EvictAsked) -> None:
         core.reply(watch.ask, tuple(answers.evict_item(core, r, "would-evict") for r in victims))
         return
     room.make_room(core, place, Room(plan.spare), "")
-    _carry_out(core, watch, event, victims, f"asked by pid {watch.who.pid}, {rule}")
+    _carry_out(core, watch, event, victims, rule)
 
 
 def forget(core: Core, event: ForgetAsked) -> None:
@@ -169,7 +171,7 @@ def forget(core: Core, event: ForgetAsked) -> None:
             refuse_all(core, residency, error)
             abandon(core, residency, "it leaves the store")
         else:
-            let_go(core, residency, f"it leaves the store, asked by pid {watch.who.pid}")
+            let_go(core, residency, Cause("it leaves the store", name_of(watch.who)))
     watch.items = ({"digest": event.digest, "evicted": len(there)},)
     watch.left = {r.key for r in found if r.state == DOOMED and not core.leases.count(r.key)}
     if watch.left:

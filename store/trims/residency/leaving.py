@@ -5,13 +5,16 @@ from __future__ import annotations
 from trims.residency.core import Core
 from trims.residency.effects import Cancel
 from trims.residency.events import WaitAsked
+from trims.residency.history import Cause
 from trims.residency.records import Place, Residency
 from trims.residency.states import ABSENT, LOADING
 from trims.units import format_size
 
 
-def give_away(core: Core, residency: Residency, why: str) -> None:
+def give_away(core: Core, residency: Residency, cause: Cause, what: str = "evicted") -> None:
     """Doom a resident one: it goes now, or with its last lease. The one way out of being resident."""
+    held = core.leases.count(residency.key)
+    core.tell(residency, "doomed" if held else what, cause, core.now - residency.since)
     core.move(residency, "given up")
     core.counters["evictions"] += 1
     core.counters["bytes_evicted"] += residency.nbytes
@@ -19,9 +22,8 @@ def give_away(core: Core, residency: Residency, why: str) -> None:
         residency.wanted = False
         core.journal()
     core.settle(residency)
-    held = core.leases.count(residency.key)
     after = f"; {held} leases hold it" if held else ""
-    core.log(f"evict {residency.ref} ({format_size(residency.nbytes)}) from {residency.key.place}: {why}{after}")
+    core.log(f"evict {residency.ref} ({format_size(residency.nbytes)}) from {residency.key.place}: {cause}{after}")
     if not held:
         core.free(residency)
 
@@ -81,6 +83,7 @@ def stop_load(core: Core, residency: Residency, why: str) -> None:
     core.log(f"{residency.ref} is not loaded to {residency.key.place} any more: {why}", "debug")
     core.counters["loads_cancelled"] += 1
     if residency.load:
+        core.tell(residency, "load cancelled", Cause(why), core.now - residency.load_began)
         core.move(residency, "abandoned")
         core.settle(residency)
         core.emit(Cancel(residency.key, residency.load))

@@ -14,6 +14,7 @@ from trims.residency import answers, room, wishes
 from trims.residency.core import Core
 from trims.residency.effects import Reply
 from trims.residency.events import AttachAsked, Loaded, LoadFailed, PinAsked, WarmAsked
+from trims.residency.history import Cause
 from trims.residency.leaving import abandon, gone
 from trims.residency.policy import Shortage
 from trims.residency.records import Place, Residency, Waiter
@@ -138,6 +139,7 @@ def loaded(core: Core, event: Loaded) -> None:
         residency.load_seconds = core.now - residency.load_began
         residency.last_use = core.now
         core.counters["bytes_loaded"] += event.nbytes
+        core.tell(residency, "loaded", residency.load_cause, residency.load_seconds)
         core.log(f"loaded {residency.ref} to {place.name} in {residency.load_seconds:.3f}s", "debug")
     core.settle(residency)
     if place.physical > place.budget:
@@ -156,6 +158,7 @@ def failed(core: Core, event: LoadFailed) -> None:
     if residency.state == LOADING:
         error = event.error or TrimsError(f"{residency.ref} could not be loaded").to_dict()
         core.counters["load_failures"] += 1
+        core.tell(residency, "load failed", Cause(str(error.get("message", "")), residency.load_cause.by))
         core.log(f"load of {residency.ref} to {event.key.place} failed: {error.get('message', '')}", "warning")
         wishes.refuse_all(core, residency, error)
     core.move(residency, "failed")
@@ -167,7 +170,7 @@ def _in_flight(core: Core, event: Loaded | LoadFailed) -> Residency:
     residency = core.residencies.get(event.key)
     if residency is None or not event.load or residency.load != event.load:
         state = residency.state if residency else ABSENT
-        raise core.stories.impossible(event.key, state, f"news of load {event.load}")
+        raise core.impossible(event.key, state, f"news of load {event.load}")
     return residency
 
 

@@ -43,9 +43,9 @@ from trims.residency.leases import LeaseView
 from trims.residency.policies import Policy
 from trims.residency.records import HELD, IDLE, LEASED, PINNED, Ask, Residency, Waiter
 from trims.residency.states import ABSENT
-from trims.residency.views import PinView, PlaceUse, ResidencyView
+from trims.residency.views import HistoryView, PinView, PlaceUse, ResidencyView
 
-__all__ = ["LeaseView", "Machine", "PinView", "PlaceUse", "ResidencyView"]
+__all__ = ["HistoryView", "LeaseView", "Machine", "PinView", "PlaceUse", "ResidencyView"]
 
 
 class Machine:
@@ -137,9 +137,9 @@ class Machine:
         leased = p.sums[LEASED] + p.sums[HELD]
         return PlaceUse(p.budget, p.physical, p.sums[PINNED], leased, p.sums[IDLE], p.spare, p.orphaned)
 
-    def story(self, key: Key) -> list[str]:
-        """What `key` went through lately, oldest first."""
-        return self._core.stories.of(key)
+    def history(self, digest: str = "") -> list[HistoryView]:
+        """What happened lately to a model in all places, or ("") the latest of all models, oldest first. Bounded."""
+        return self._core.history.of(digest)
 
     def invariants(self) -> None:
         """Raise AssertionError if the state is inconsistent. Costs as much as there is state: for tests.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from trims.residency import answers
 from trims.residency.core import Core
 from trims.residency.events import Key, Restored, UnpinAsked
+from trims.residency.history import name_of
 from trims.residency.leaving import abandon
 from trims.residency.states import ABSENT
 from trims.residency.wishes import put_pin, take_pin
@@ -19,9 +20,10 @@ def unpin(core: Core, event: UnpinAsked) -> None:
     """Drop the pins of a model, or of all, of one owner, or of all."""
     found = core.of_digest(event.digest) if event.digest else list(core.residencies.values())
     items: list[answers.Item] = []
+    who = name_of(core.clients[event.conn].who)
     for residency in found:
         for owner in [owner for owner in residency.pins if event.owner in ("", owner)]:
-            take_pin(core, residency, owner)
+            take_pin(core, residency, owner, why=f"by {who}")
             items.append({"ref": residency.ref, "digest": residency.key.digest, "owner": owner})
         abandon(core, residency, "it was unpinned")
     core.reply((event.conn, event.request), tuple(items))
@@ -32,7 +34,7 @@ def expired(core: Core, key: Key, owner: str) -> None:
     residency = core.residencies[key]
     core.counters["pins_expired"] += 1
     core.log(f"the pin of {owner or 'somebody'} on {residency.ref} ({key.place}) has expired")
-    take_pin(core, residency, owner)
+    take_pin(core, residency, owner, "pin expired")
     abandon(core, residency, "its pin expired")
 
 

@@ -23,9 +23,11 @@ from trims.residency.events import (
     WarmAsked,
     Who,
 )
+from trims.residency.history import Cause
 from trims.residency.policies import Policy
 from trims.residency.states import ABSENT
 
+NO_CAUSE = Cause("")
 Ask = tuple[int, int]
 """A request: (connection, its id)."""
 
@@ -124,6 +126,7 @@ class Residency:
     last_use: float = 0.0
     load_began: float = 0.0
     load_seconds: float = 0.0
+    load_cause: Cause = NO_CAUSE
     kind: str = GONE
     counted: int = 0
 

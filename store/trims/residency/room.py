@@ -19,6 +19,7 @@ from trims.residency import answers
 from trims.residency.core import Core
 from trims.residency.effects import ShrinkSpare
 from trims.residency.events import Reserved
+from trims.residency.history import Cause, name_of
 from trims.residency.leaving import give_away, leave_line
 from trims.residency.policy import Room, Shortage, plan_room
 from trims.residency.records import IDLE, PINNED, Place, Residency
@@ -97,8 +98,9 @@ def _start(core: Core, place: Place, residency: Residency, evict: bool) -> bool:
     if isinstance(outcome, Shortage):
         return False
     residency.victims = tuple(answers.victim_item(core.residencies[key]) for key in outcome.victims)
-    asker = next((f", asked by pid {w.who.pid}" for w in residency.waiters.values()), "")
-    make_room(core, place, outcome, f"room for {residency.ref} ({format_size(residency.nbytes)}){asker}")
+    if outcome.victims or outcome.spare:
+        asker = next((name_of(w.who) for w in residency.waiters.values()), "")
+        make_room(core, place, outcome, f"room for {residency.ref} ({format_size(residency.nbytes)})", asker)
     place.line.pop(residency.key, None)
     place.parked.pop(residency.key, None)
     place.promised[residency.key] = residency
@@ -107,14 +109,14 @@ def _start(core: Core, place: Place, residency: Residency, evict: bool) -> bool:
     return True
 
 
-def make_room(core: Core, place: Place, room: Room, why: str) -> None:
-    """Carry a plan out: spare pages and victims go."""
+def make_room(core: Core, place: Place, room: Room, why: str, by: str = "") -> None:
+    """Carry a plan out: spare pages and victims go, for that reason and because `by` asked."""
     if room.spare:
         place.shrinking += room.spare
         core.emit(ShrinkSpare(place.name, room.spare))
     for rank, key in enumerate(room.victims, 1):
-        of = f"{rank} of {len(room.victims)}" if len(room.victims) > 1 else "the only one"
-        give_away(core, core.residencies[key], f"{why}; {place.policy.name}, {of}")
+        place.policy.chosen(key)
+        give_away(core, core.residencies[key], Cause(why, by, place.policy.name, rank, len(room.victims)))
 
 
 def give_up(core: Core, place: Place, residency: Residency) -> None:
@@ -180,7 +182,8 @@ def _relieve(core: Core, place: Place) -> None:
         if over <= 0:
             break
         over -= nbytes
-        give_away(core, core.residencies[key], "others took memory and the place is over its budget")
+        place.policy.chosen(key)
+        give_away(core, core.residencies[key], Cause("others took memory and the place is over its budget"))
 
 
 def check_promises(place: Place) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from trims.residency.events import Key
 from trims.residency.leases import LeaseView
 
-__all__ = ["LeaseView", "PinView", "PlaceUse", "ResidencyView"]
+__all__ = ["HistoryView", "LeaseView", "PinView", "PlaceUse", "ResidencyView"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +60,29 @@ class PlaceUse:
     idle: int
     spare: int
     reserved: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryView:
+    """One thing that happened to a residency, at `time` of the machine's clock.
+
+    what: loaded, load failed, load cancelled, evicted, doomed (given up, but clients hold it), freed (a doomed one,
+    when the last let go), expired, pinned, unpinned, pin expired.
+    why: in words: for whom room was needed, an error, a pin's reason. by: who asked (`pid 12`), or a pin's owner; ""
+    for the manager's own rules. policy, rank, of: which policy chose a victim, and as which of how many.
+    nbytes: its size. seconds: how long the load took, or how long what went had been resident.
+    """
+
+    time: float
+    place: str
+    variant: str
+    what: str
+    why: str
+    by: str
+    policy: str
+    rank: int
+    of: int
+    ref: str
+    digest: str
+    nbytes: int
+    seconds: float

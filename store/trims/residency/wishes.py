@@ -9,6 +9,7 @@ from __future__ import annotations
 from trims.errors import TrimsError
 from trims.residency.core import Core
 from trims.residency.events import Key, PinAsked, Restored, WarmAsked
+from trims.residency.history import Cause
 from trims.residency.records import Pin, Place, Residency, Waiter
 from trims.residency.states import RESIDENT
 from trims.residency.timers import FOREVER
@@ -23,17 +24,20 @@ def put_pin(core: Core, residency: Residency, event: PinAsked | Restored) -> Pin
     """Set a pin; one of the same owner is replaced."""
     pin = residency.pins[event.owner] = Pin(event.owner, event.reason, event.expires)
     core.timers.set(("pin", residency.key, event.owner), event.expires)
-    core.stories.tell(residency.key, core.now, f"pinned by {event.owner}")
+    core.tell(residency, "pinned", Cause(event.reason, event.owner))
     core.journal()
     core.settle(residency)
     return pin
 
 
-def take_pin(core: Core, residency: Residency, owner: str) -> None:
-    """Drop one pin, and the requests that still wait to have set it. The model's time to live starts again."""
+def take_pin(core: Core, residency: Residency, owner: str, what: str = "unpinned", why: str = "") -> None:
+    """Drop one pin, and the requests that still wait to have set it. The model's time to live starts again.
+
+    what, why: for its history.
+    """
     del residency.pins[owner]
     core.timers.clear(("pin", residency.key, owner))
-    core.stories.tell(residency.key, core.now, f"unpinned by {owner}")
+    core.tell(residency, what, Cause(why, owner))
     core.journal()
     residency.last_use = core.now
     core.settle(residency)

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from trims.errors import UsageError
 from trims.residency.policies.base import Policy
+from trims.residency.policies.eager import Eager
+from trims.residency.policies.fifo import Fifo
+from trims.residency.policies.flush import Flush
+from trims.residency.policies.gdsf import Gdsf
+from trims.residency.policies.lfu import Lfu
 from trims.residency.policies.lru import Lru
+from trims.residency.policies.never import Never
+from trims.residency.policies.random import Random
+from trims.residency.policies.s3fifo import S3Fifo
+from trims.residency.policies.sieve import Sieve
 
 POLICIES: dict[str, type[Policy]] = {
     "lru": Lru,
+    "lfu": Lfu,
+    "fifo": Fifo,
+    "random": Random,
+    "flush": Flush,
+    "eager": Eager,
+    "never": Never,
+    "gdsf": Gdsf,
+    "s3fifo": S3Fifo,
+    "sieve": Sieve,
 }
 
 ALIASES = {"lcu": "lfu", "all": "flush"}

@@ -48,6 +48,9 @@ class Policy(ABC):
     def release(self, key: Key, now: float) -> None:
         """`key` can be a victim again; its last use ends now."""
 
+    def chosen(self, key: Key) -> None:  # noqa: B027 - most policies need not know
+        """`key` goes because `victims` named it; `remove` follows. (What goes for another reason is only removed.)"""
+
     @abstractmethod
     def remove(self, key: Key) -> None:
         """`key` is resident no more, held or not."""
