@@ -1,12 +1,7 @@
-"""True architectures with random weights, as ONNX: CNNs from the onnx package's own graphs, a ViT made by hand.
-
-The package's "light" models are whole graphs whose weights are ConstantOfShape nodes: each such node becomes an
-initializer of that shape, drawn according to what it is used for.
-"""
+"""A Vision Transformer as ONNX with random weights, made by hand; the library's zoo has the convolutional networks."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,39 +9,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 Array = np.ndarray[Any, Any]
-
-
-def light(name: str, seed: int = 0) -> onnx.ModelProto:
-    """The onnx package's model `name`, with weights."""
-    path = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / f"{name}.onnx"
-    model = onnx.load(path)
-    graph, rng = model.graph, np.random.default_rng(seed)
-    shapes = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-    uses = {name: (node.op_type, at) for node in graph.node for at, name in enumerate(node.input)}
-    kept, made = [], []
-    for node in graph.node:
-        if node.op_type == "ConstantOfShape" and node.input[0] in shapes:
-            shape = [int(n) for n in shapes[node.input[0]]]
-            made.append(numpy_helper.from_array(_weight(rng, shape, uses.get(node.output[0])), node.output[0]))
-        else:
-            kept.append(node)
-    read = {name for node in kept for name in node.input}
-    made += [i for i in graph.initializer if i.name in read]
-    inputs = [i for i in graph.input if i.name not in shapes]
-    for field, items in ((graph.node, kept), (graph.initializer, made), (graph.input, inputs)):
-        del field[:]
-        field.extend(items)
-    return model
-
-
-def _weight(rng: np.random.Generator, shape: list[int], use: tuple[str, int] | None) -> Array:
-    """A tensor for input number `use[1]` of an operator of kind `use[0]`."""
-    kind, at = use or ("", 0)
-    if kind == "BatchNormalization" and at in (1, 4):  # scale and variance
-        return rng.uniform(0.4, 0.8, shape).astype(np.float32)
-    if len(shape) < 2:
-        return (rng.standard_normal(shape) * 0.01).astype(np.float32)
-    return random_matrix(rng, shape, int(np.prod(shape[1:])))
 
 
 def random_matrix(rng: np.random.Generator, shape: list[int], fan_in: int) -> Array:

@@ -3,6 +3,7 @@
     python -m bench.zoo packaged                        fetch the packaged models into build/models
     python -m bench.zoo resnet50 vit6                   build architectures into build/models/zoo
     python -m bench.zoo synthetic --size 1GiB           a safetensors file of random bytes
+    python -m bench.zoo paper --large                   the 37 models of the TrIMS paper, and its large ones
 
 All that is built follows from a seed, so that two machines measure the same bytes. Random weights are scaled by their
 fan-in, so that activations stay finite through any depth.
@@ -16,8 +17,13 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trims.units import format_size, parse_size
+
+if TYPE_CHECKING:
+    from trims.workload.models import ModelSpec
+    from trims.workload.zoo import Progress, ZooModel
 
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTORY = ROOT / "build" / "models"
@@ -69,8 +75,9 @@ def built(name: str) -> Path:
     path = ZOO / f"{name}.onnx"
     if not path.exists():
         from bench import architectures
+        from trims.workload.zoo.light import light
 
-        model = architectures.vit(layers=6) if name == "vit6" else architectures.light(_LIGHT[name])
+        model = architectures.vit(layers=6) if name == "vit6" else light(_LIGHT[name])
         _write(path, [model.SerializeToString()])
     return path
 
@@ -107,6 +114,44 @@ def synthetic(nbytes: int, tensors: int = 200, dtype: str = "float32", seed: int
     return path
 
 
+def paper(args: argparse.Namespace) -> int:
+    """Build the paper's models into `args.dir` and print what each is; returns the exit status."""
+    from trims.errors import TrimsError
+    from trims.workload import zoo as library
+
+    try:
+        models = library.paper_models(args.scale) + (library.large_models(args.scale) if args.large else [])
+        wishes = {"scale": args.scale, "architectures": args.architectures}
+        specs = library.build(models, args.dir, seed=args.seed, progress=_progress(args.quiet), **wishes)
+    except TrimsError as error:
+        print(f"zoo: {error}", file=sys.stderr)
+        return error.exit_code
+    if not args.quiet:
+        _print_paper(models, specs, library.sources(models, **wishes))
+    return 0
+
+
+def _progress(quiet: bool) -> Progress | None:
+    """One line that is drawn over and over, on a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        return None
+
+    def draw(name: str, done: int, goal: int) -> None:
+        end = "\r" if done < goal else "\n"
+        print(f"\x1b[K{100 * done // max(1, goal):3} %  {name}", end=end, file=sys.stderr, flush=True)
+
+    return draw
+
+
+def _print_paper(models: list[ZooModel], specs: tuple[ModelSpec, ...], sources: list[str]) -> None:
+    print(f"{'ID':>3}  {'NAME':<20}  {'TENSORS':>7}  {'MiB':>8}  {'PAPER':>6}  SOURCE")
+    for model, spec, source in zip(models, specs, sources, strict=True):
+        told = f"{model.paper_mib:g}" if model.paper_mib else "-"
+        print(f"{model.id:>3}  {spec.name:<20}  {spec.tensors:>7}  {spec.nbytes / 2**20:>8.1f}  {told:>6}  {source}")
+    told = f"{sum(model.paper_mib for model in models):g}"
+    print(f"{'':>3}  {'together':<20}  {'':>7}  {sum(spec.nbytes for spec in specs) / 2**20:>8.1f}  {told:>6}")
+
+
 def _write(path: Path, chunks) -> None:  # type: ignore[no-untyped-def]
     """Write a file so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,15 +165,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/zoo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", nargs="+", choices=[*BUILDABLE, "packaged", "synthetic", "all"])
+    parser.add_argument("what", nargs="+", choices=[*BUILDABLE, "packaged", "synthetic", "paper", "all"])
     parser.add_argument("--size", default="1GiB", help="of the synthetic file")
     parser.add_argument("--tensors", type=int, default=200, help="of the synthetic file")
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--scale", type=float, default=1.0, help="of the paper's models: their sizes times this")
+    parser.add_argument("--large", action="store_true", help="the paper's large models too, up to 4 GiB each")
+    parser.add_argument("--architectures", action="store_true", help="the paper's models as graphs where one is known")
+    parser.add_argument("--seed", type=int, default=0, help="of the paper's models")
+    parser.add_argument("--dir", type=Path, default=ZOO / "paper", help="of the paper's models")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     args = parser.parse_args()
+    if "paper" in args.what and (status := paper(args)):
+        return status
     names = [*BUILDABLE, "packaged"] if "all" in args.what else args.what
     made: list[Path] = []
-    for name in names:
+    for name in (name for name in names if name != "paper"):
         if name == "packaged":
             try:
                 made += packaged().values()

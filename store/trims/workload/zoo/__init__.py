@@ -6,7 +6,7 @@ and total, marked so. All follows from a seed.
 
 from __future__ import annotations
 
-from trims.workload.zoo.build import Progress, build
+from trims.workload.zoo.build import Progress, build, sources
 from trims.workload.zoo.table import ZooModel, large_models, paper_models
 
-__all__ = ["Progress", "ZooModel", "build", "large_models", "paper_models"]
+__all__ = ["Progress", "ZooModel", "build", "large_models", "paper_models", "sources"]

@@ -2,8 +2,8 @@
 
 With side s, a convolution or a floor-mode pool gives floor((s + 2 pad - kernel) / stride) + 1, a ceil-mode pool
 (Caffe's) the same with ceil. A convolution of c channels to n in g groups has n*(c/g)*k*k weights and n biases; a full
-layer from f features to n has f*n and n, where the first one's f is channels * side * side of what reaches it: that layer
-alone grows with the input, as the square of its side, and makes the enlarged AlexNet and VGG16 of the paper large.
+layer from f features to n has f*n and n, where the first one's f is channels * side * side of what reaches it: that
+layer alone grows with the input, as the square of its side, and makes the paper's enlarged AlexNet and VGG16 large.
 
 Sources: Krizhevsky et al. 2012 (AlexNet; the table's has no groups: 62.4 M parameters, 238 MiB), BVLC's CaffeNet and
 R-CNN deploy files (grouped; 200 classes in the latter), Lin et al. 2014 (NIN), Simonyan and Zisserman 2015 (VGG D, E),
