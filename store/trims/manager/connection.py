@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from trims.wire.framing import Decoder
 
 if TYPE_CHECKING:
+    from trims.manager.recording import Asked
     from trims.manager.variants import Errand
     from trims.residency.events import Who
     from trims.wire.messages import Message
@@ -34,6 +35,7 @@ class Connection:
     __slots__ = (
         "_decoder",
         "_out",
+        "asked",
         "closed",
         "closing",
         "descriptor_since",
@@ -55,6 +57,7 @@ class Connection:
         self.number, self.sock, self.fd, self.uid = number, sock, sock.fileno(), uid
         self.who: Who | None = None
         self.leases: dict[int, object] = {}
+        self.asked: dict[int, Asked] = {}  # requests that have no answer yet, for the recording
         self.inbox: deque[Message] = deque()
         self.parked = 0  # id of the request that is being looked up
         self.errand: Errand | None = None

@@ -19,6 +19,7 @@ from trims.errors import TrimsError
 from trims.manager.connection import Connection
 from trims.manager.loader import Filled, Form, LoadJob, load
 from trims.manager.publisher import Publisher
+from trims.manager.recording import Recording
 from trims.manager.server import Server
 from trims.manager.workers import Mailbox, Pool
 from trims.residency import effects as fx
@@ -48,9 +49,10 @@ class Executor:
     ) -> None:
         self.machine, self.devices, self._forms, self._log = machine, devices, forms, log
         self._mailbox = mailbox
+        self.recording = Recording()
         self._loaders = Pool(mailbox, "load", LOADERS)
         self._freers = Pool(mailbox, "free", 1)
-        self._regions: dict[Key, tuple[Filled, bytes]] = {}
+        self._regions: dict[Key, tuple[Filled, bytes, LoadJob]] = {}
         self._loads: dict[Key, LoadJob] = {}
         self._spare: dict[str, tuple[int, int]] = {}  # place: (wanted, kept)
         self.server: Server
@@ -134,6 +136,7 @@ class Executor:
             lambda: load(device, job, self._forms, lambda done: self._on_bytes(job, done)),
             lambda outcome: self._loaded(job, outcome),
         )
+        self._note_use(effect.key.place)
 
     def _on_bytes(self, job: LoadJob, done: int) -> None:
         """In a loading thread: tell the loop how far it is, now and then."""
@@ -157,13 +160,18 @@ class Executor:
         key = job.key
         del self._loads[key]
         if isinstance(outcome, Filled):
-            self._regions[key] = (outcome, _answer(key, outcome))
+            job.nbytes = outcome.region.nbytes
+            self._regions[key] = (outcome, _answer(key, outcome), job)
+            self.recording.loaded(job)
             self.feed(ev.Loaded(key, job.number, outcome.region.nbytes))
+            self._note_use(key.place)
             return
         if not isinstance(outcome, TrimsError):
             self._log(f"loading {job.ref} failed: {outcome!r}", "warning")
             outcome = TrimsError(f"loading {job.ref} failed", str(outcome), "see `trims logs`")
+        self.recording.loaded(job, outcome.code)
         self.feed(ev.LoadFailed(key, job.number, outcome.to_dict()))
+        self._note_use(key.place)
         if not isinstance(outcome, Cancelled):  # somebody may want it again, and be loading it by now
             self.load_failed(key)
 
@@ -175,11 +183,15 @@ class Executor:
     def _free(self, effect: fx.Free) -> None:
         """Closing gives a gigabyte back page by page: a thread does it."""
         self.leaving(effect.key)
-        filled = self._regions.pop(effect.key)[0]
-        self._freers.run(filled.region.close, lambda _: self._freed(effect.key))
+        filled, _, job = self._regions.pop(effect.key)
+        began = time.monotonic()
+        self._freers.run(filled.region.close, lambda _: self._freed(job, began))
 
-    def _freed(self, key: Key) -> None:
+    def _freed(self, job: LoadJob, began: float) -> None:
+        key = job.key
+        self.recording.freed(job, began)
         self.feed(ev.Freed(key))
+        self._note_use(key.place)
         wanted, kept = self._spare.get(key.place, (0, 0))
         use = self.machine.use(key.place)
         if kept < wanted <= use.budget - use.used and not self.machine.queue():
@@ -202,30 +214,37 @@ class Executor:
     def _reserve_spare(self, place: str, nbytes: int) -> None:
         if self._spare[place][1] == nbytes:
             self.feed(ev.Reserved(place, _SPARE, nbytes, spare=True))
+            self._note_use(place)
+
+    def _note_use(self, place: str) -> None:
+        self.recording.used(place, self.machine.use(place).used)
 
     # ---- answers
 
     def _grant(self, effect: fx.Grant) -> None:
         connection = self.server.connections[effect.conn]
-        filled, tail = self._regions[effect.key]
+        filled, tail, job = self._regions[effect.key]
         connection.leases[effect.lease] = effect.key
         if connection.who is not None:
             self.publisher.leased(effect.lease, effect.key, connection.who)
         head = b'{"t":"attached","id":%d,"lease":%d,' % (effect.request, effect.lease)
         if effect.how != "hit":  # the default of the protocol, and nearly all
             head += b'"how":"%s",' % effect.how.encode()
+        self.recording.granted(connection, effect, job)
         self.server.send(connection, pack(head + tail), filled.region.export())
 
     def _reply(self, effect: fx.Reply) -> None:
         self.publisher.urge()
         connection = self.server.connections.get(effect.conn)
         if connection is not None:
+            self.recording.answered(connection, effect.request, effect.items)
             self.server.send(connection, encode(Result(effect.request, list(effect.items))))
 
     def _refuse(self, effect: fx.Refuse) -> None:
         self.publisher.urge()
         connection = self.server.connections.get(effect.conn)
         if connection is not None:
+            self.recording.refused(connection, effect.request, str(effect.error.get("code", "")))
             self.server.send(connection, refused(effect.request, effect.error))
         elif not effect.conn:  # our own wish, of an earlier life or in somebody's absence
             self._log(str(effect.error.get("message", "")), "warning")

@@ -90,4 +90,5 @@ class Flavours:
         self._builds.run(lambda: self._build(needed, errand), done)
         item: dict[str, object] = {"ref": needed.named.ref, "digest": needed.named.digest, "variant": ""}
         item |= {"place": m.place, "nbytes": 0, "outcome": "loading", "seconds": 0.0, "victims": []}
+        self._executor.recording.answered(connection, m.id, [item])
         self._server.send(connection, encode(Result(m.id, [item])))

@@ -6,6 +6,7 @@ so it can never be handed out.
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,15 +43,21 @@ class Filled:
 
 
 class LoadJob:
-    """One load on its way. `done` is bytes in place of `nbytes`; `cancel` makes it stop soon."""
+    """One load on its way. `done` is bytes in place of `nbytes`; `cancel` makes it stop soon.
 
-    __slots__ = ("cancelled", "done", "key", "nbytes", "number", "ref", "told")
+    queued, began, read, sealed: when each step was done, 0 while it is not: given to the threads, taken by one, all
+    bytes read and verified, sealed.
+    """
+
+    __slots__ = ("began", "cancelled", "done", "key", "nbytes", "number", "queued", "read", "ref", "sealed", "told")
 
     def __init__(self, number: int, key: Key, ref: str, nbytes: int) -> None:
         self.number, self.key, self.ref, self.nbytes = number, key, ref, nbytes
         self.cancelled = False
         self.done = 0
         self.told = 0.0  # when progress was last passed on
+        self.queued = time.monotonic()
+        self.began = self.read = self.sealed = 0.0
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -58,6 +65,7 @@ class LoadJob:
 
 def load(device: Device, job: LoadJob, form: Callable[[Key, str], Form], progress: Callable[[int], None]) -> Filled:
     """Fill and seal a region with what `job` is about; `form` tells its files. Raises TrimsError and nothing else."""
+    job.began = time.monotonic()
     try:
         return _load(device, job, form(job.key, job.ref), progress)
     except TrimsError:
@@ -83,8 +91,10 @@ def _load(device: Device, job: LoadJob, form: Form, progress: Callable[[int], No
             progress=progress,
             cancelled=lambda: job.cancelled,
         )
+        job.read = time.monotonic()
         region.buffer[span : span + len(table)] = table
         region.seal()
+        job.sealed = time.monotonic()
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # they hold views of the region, and would keep it open
         region.close()

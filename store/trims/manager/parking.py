@@ -69,14 +69,19 @@ class Parking:
         try:
             act()
         except TrimsError as error:
-            refuse(self._server, connection, request, error)
+            self._refuse(connection, request, error)
         except Exception as error:
             self._executor.blunder(error)
-            refuse(self._server, connection, request, TrimsError("the manager failed", repr(error), "see its log"))
+            self._refuse(connection, request, TrimsError("the manager failed", repr(error), "see its log"))
+
+    def _refuse(self, connection: Connection, request: int, error: TrimsError) -> None:
+        self._executor.recording.refused(connection, request, error.code)
+        refuse(self._server, connection, request, error)
 
     def _done(self, lookup: Lookup, outcome: Any) -> None:
         if not lookup.end():
             return
+        self._executor.recording.looked_up(lookup.connection, lookup.request)
 
         def act() -> None:
             if not isinstance(outcome, BaseException):
@@ -92,5 +97,5 @@ class Parking:
             if lookup.errand is not None:
                 lookup.errand.cancel()
             error = TimedOut("the store did not answer in time", f"{timeout:g} s")
-            refuse(self._server, lookup.connection, lookup.request, error)
+            self._refuse(lookup.connection, lookup.request, error)
             self._server.resume(lookup.connection)

@@ -16,10 +16,12 @@ from trims.manager.executor import Executor
 from trims.manager.flavours import Flavours
 from trims.manager.loader import Form
 from trims.manager.parking import Lookup, Parking
+from trims.manager.recording import KINDS
 from trims.manager.resolve import Named, Resolver, is_digest
 from trims.manager.server import Server
 from trims.manager.workers import Pool
 from trims.residency import events as ev
+from trims.residency import policies
 from trims.residency.loading import no_place
 from trims.wire import messages as wm
 from trims.wire.framing import encode
@@ -48,7 +50,7 @@ class Requests:
         self._parking = Parking(executor, server)
         self._flavours = Flavours(executor, server, resolver, self._parking, lookups, builds)
         self._own_requests = 0
-        self.last_activity = time.monotonic()
+        self.last_activity = self._before = time.monotonic()
         self._rules: dict[type, Callable[[Connection, Any, float], None]] = {
             wm.Attach: self._attach,
             wm.Warm: self._warm,
@@ -57,12 +59,15 @@ class Requests:
             wm.Evict: self._evict,
             wm.WaitFor: self._wait,
             wm.Forget: self._forget,
+            wm.SetPolicy: self._policy,
             wm.Status: self._status,
+            wm.Trace: self._trace,
             wm.Stop: self._stop,
         }
 
     def message(self, connection: Connection, message: wm.Message) -> None:
         """Handle one message. Raises ProtocolError when the client broke the protocol."""
+        self._before = self.last_activity
         now = self.last_activity = time.monotonic()
         if isinstance(message, wm.Release):
             self._release(connection, message)
@@ -74,6 +79,8 @@ class Requests:
             raise ProtocolError("a request has to have an id above 0")
         else:
             rule = self._rules[type(message)]
+            if type(message) in KINDS:
+                connection.asked[message.id] = (now, message, 0.0)
             self._parking.attempt(connection, message.id, lambda: rule(connection, message, now))
 
     def closed(self, connection: Connection) -> None:
@@ -81,6 +88,7 @@ class Requests:
         if connection.errand is not None:
             connection.errand.cancel()
         if connection.who is not None:
+            self._executor.recording.left(connection)
             for lease in connection.leases:
                 self._executor.publisher.released(lease)
             connection.leases.clear()
@@ -106,10 +114,16 @@ class Requests:
     def _release(self, connection: Connection, m: wm.Release) -> None:
         if connection.leases.pop(m.lease, None) is not None:  # what is not its own is nobody's business
             self._executor.publisher.released(m.lease)
+            self._executor.recording.released(m.lease)
             self._executor.feed(ev.Released(connection.number, m.lease))
 
     def _status(self, connection: Connection, m: wm.Status, _now: float) -> None:
         self._server.send(connection, encode(wm.Result(m.id, [self._host.status()])))
+
+    def _trace(self, connection: Connection, m: wm.Trace, _now: float) -> None:
+        self.last_activity = self._before  # whoever watches does not use
+        items = self._executor.recording.page(m.after, m.limit)
+        self._server.send(connection, encode(wm.Result(m.id, items)))
 
     # ---- residence
 
@@ -178,6 +192,7 @@ class Requests:
         deadline = _time(now, m.timeout)
         if m.condition == "ready":
             item: dict[str, object] = {"condition": "ready", "ref": m.ref, "place": m.place, "held": True}
+            self._executor.recording.answered(connection, m.id, [item])
             self._server.send(connection, encode(wm.Result(m.id, [item])))
             return
         if not m.ref and m.condition != "free":
@@ -193,6 +208,9 @@ class Requests:
         if not is_digest(m.digest):
             raise UsageError(f"bad digest {m.digest!r}", "it takes 64 hexadecimal digits")
         self._executor.feed(ev.ForgetAsked(connection.number, m.id, FOREVER, m.digest, m.force))
+
+    def _policy(self, connection: Connection, m: wm.SetPolicy, _now: float) -> None:
+        self._executor.feed(ev.PolicyAsked(connection.number, m.id, FOREVER, policies.make(m.policy)))
 
     def _stop(self, connection: Connection, m: wm.Stop, now: float) -> None:
         self._executor.feed(ev.StopAsked(connection.number, m.id, _time(now, m.timeout), drain=m.drain))

@@ -152,6 +152,16 @@ class Status(Request, frozen=True, tag="status"):
     """Ask for what the index does not hold: configuration, paths, version, counters by name."""
 
 
+class Trace(Request, frozen=True, tag="trace"):
+    """Ask for what the manager did: its records numbered `after` and up, the oldest it has first, `limit` at most.
+
+    after: below 0 asks for no record, only for the number of the next.
+    """
+
+    after: int = 0
+    limit: int = 1000
+
+
 class Stop(Request, frozen=True, tag="stop"):
     """End the manager: when the last lease is gone (`drain`, refused after `timeout`), or now."""
 
@@ -217,6 +227,7 @@ class Refused(Message, frozen=True, tag="refused"):
 
 
 ClientMessage = (
-    Hello | Attach | Release | Warm | Pin | Unpin | Evict | WaitFor | Forget | SetPolicy | History | Status | Stop
+    Hello | Attach | Release | Warm | Pin | Unpin | Evict | WaitFor | Forget | SetPolicy | History | Status | Trace
+    | Stop
 )  # fmt: skip
 ManagerMessage = Welcome | Attached | Progress | Result | Refused
