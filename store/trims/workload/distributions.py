@@ -3,10 +3,13 @@
 The paper gives every model a weight drawn from a distribution (Pareto, exponential, ...) and asks for models in
 proportion to their weights. The authors' tool draws these weights anew each run, without a seed, and the picks with a
 fixed one: two runs of one setting then ask different machines for different things, and their difference is partly
-luck of the draw. Here the weights are the *expected profile* of such a draw. The i-th highest of n independent draws
+luck of the draw: with Pareto(1, 1) and 37 models, the most popular one gets between 11 % and 80 % of all requests in
+nine draws of ten. Here the weights are the *expected profile* of such a draw. The i-th highest of n independent draws
 lies about the quantile Q(1 - (i - 1/2)/n) (Hazen's plotting position; Hazen 1914), so
 
     weight of rank i = Q(1 - p_i),   p_i = (i - 1/2)/n,   i = 1..n,   shares = weights / their sum.
+
+These are near the mean shares of many draws: 36 % for the most popular of 37 by Pareto(1, 1), where the mean is 34 %.
 
 | name | Q(1 - p), scaled | parameters | source |
 |---|---|---|---|

@@ -116,7 +116,10 @@ def from_lines(lines: Iterable[str], what: str = "the outcomes") -> Outcomes:
             rows.append(_row(json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError):
             broken = f"line {number} is no outcome"
-    table = np.array(rows, dtype=OUTCOME) if rows else empty()
+    try:
+        table = np.array(rows, dtype=OUTCOME) if rows else empty()
+    except OverflowError as error:
+        raise BadInput(f"{what} cannot be read", f"a number is too large ({error})") from None
     validate(table, what=what)
     return table
 

@@ -231,8 +231,9 @@ def ecdf(x: npt.ArrayLike, points: int = 200) -> tuple[Floats, Floats]:
     fractions[i] of x are at most values[i]; the last is (max, 1). Empty for empty x.
     """
     ordered = np.sort(np.asarray(x, dtype=np.float64))
-    kept = np.unique(np.ceil(np.linspace(1, len(ordered), min(points, len(ordered)))).astype(np.int64)) - 1
-    return ordered[kept], (kept + 1) / max(1, len(ordered))
+    n, count = len(ordered), min(points, len(ordered))
+    ranks = -(-np.arange(1, count + 1) * n // max(1, count))  # rounded up: from about n/count to n, in even steps
+    return ordered[ranks - 1], ranks / max(1, n)
 
 
 def _plain(value: Any) -> Any:
