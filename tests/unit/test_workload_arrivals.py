@@ -84,6 +84,12 @@ def test_bursts_longer_than_the_run_and_shorter_than_a_gap() -> None:
         times("bursty:rate=0.001,on=1e-6,off=1e-6", 1000)
 
 
+def test_a_run_begins_in_a_burst_as_often_as_it_would_at_any_time() -> None:
+    slow = 1000 * 10 / 18
+    spans = np.array([times("bursty:rate=1000,factor=5,on=2e6,off=8e6", 100, seed)[-1] for seed in range(400)])
+    assert np.mean(spans < 100 / (2.5 * slow)) == pytest.approx(0.2, abs=0.06)
+
+
 def test_the_same_numbers_give_the_same_times() -> None:
     for text in ("poisson:rate=7", "bursty:rate=7"):
         np.testing.assert_array_equal(times(text, 500, 3), times(text, 500, 3))

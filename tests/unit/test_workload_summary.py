@@ -149,7 +149,7 @@ def test_the_interval_holds_the_mean_and_narrows() -> None:
     low, high = summary.interval(drawn)
     assert low < geometric_mean(drawn) < high
     # The mean of 1000 logarithms of spread 0.5 has a standard error of 0.0158.
-    assert math.log(high) - math.log(low) == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(1000), rel=0.15)
+    assert math.log(high) - math.log(low) == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(1000), rel=0.08)
     assert summary.interval(drawn) == (low, high)
     assert summary.interval([3.0]) == pytest.approx((3.0, 3.0))
     with pytest.raises(UsageError):

@@ -72,6 +72,7 @@ class Distribution:
             raise UsageError("no models to share requests between", f"n is {n}")
         with np.errstate(over="ignore", under="ignore"):
             weights = _WEIGHTS[self.name](n, **dict(self.parameters))
+        # A last bit of rounding must not make a rank more popular than the one before it.
         shares: Floats = np.minimum.accumulate(weights / weights.sum())
         return shares
 
@@ -118,7 +119,7 @@ def _poisson(n: int, lam: float) -> Floats:
     below = np.concatenate(([0.0], np.cumsum(mass)))
     weight = np.concatenate(([0.0], np.cumsum(counts * mass)))
     slices = np.diff(np.interp(np.arange(n + 1) / n, below / below[-1], weight))
-    return np.sort(np.maximum(slices, 0.0))[::-1]
+    return np.maximum(slices, 0.0)[::-1]
 
 
 def _exp(logs: Floats) -> Floats:

@@ -161,7 +161,7 @@ class Plan:
     def in_play(self) -> tuple[ModelSpec, ...]:
         """The models in play, most popular first."""
         order = np.argsort(_generator(self.seed, _POPULARITY).random(len(self.models)), kind="stable")
-        # The guard keeps 0.1 * 30 = 3.0000000000000004 from becoming 4.
+        # The guard keeps 0.07 * 100 = 7.000000000000001 from becoming 8.
         count = max(1, math.ceil(self.share * len(self.models) - 1e-9))
         return tuple(self.models[position] for position in order[:count])
 
