@@ -28,7 +28,7 @@ COMMANDS = {
     "gc": "store", "export": "export", "df": "store",
     "start": "manager", "stop": "manager", "restart": "manager", "status": "manager", "logs": "manager",
     "warm": "resident", "pin": "resident", "unpin": "resident", "evict": "resident", "wait": "resident",
-    "ps": "resident", "top": "top",
+    "ps": "resident", "top": "top", "policy": "policy",
     "bench paper": "bench",
     "config": "tools", "completion": "tools", "help": "tools",
 }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from trims.errors import TrimsError, UsageError
-from trims_cli import output, stopping
+from trims_cli import asked, output, stopping
 from trims_cli.output import Column, Item
 from trims_cli.settings import Settings
 
@@ -19,6 +19,9 @@ STARTED = (
 HostBudget = Annotated[str | None, typer.Option("--host-budget", metavar="SIZE", help="Host memory for models.")]
 IdleExit = Annotated[str | None, typer.Option("--idle-exit", metavar="TIME", help="End when unused for so long.")]
 Policy = Annotated[str | None, typer.Option("--policy", metavar="NAME", help="Which idle model goes first.")]
+MinResident = Annotated[
+    str | None, typer.Option("--min-resident", metavar="TIME", help="Evict none for another so soon after its load.")
+]
 Ttl = Annotated[str | None, typer.Option("--ttl", metavar="TIME", help="How long an idle model is kept.")]
 
 
@@ -28,6 +31,7 @@ def start_(
     host_budget: HostBudget = None,
     idle_exit: IdleExit = None,
     policy: Policy = None,
+    min_resident: MinResident = None,
     ttl: Ttl = None,
     warm: Annotated[list[str] | None, typer.Option("--warm", metavar="MODEL", help="Warm it then; repeatable.")] = None,
     print_unit: Annotated[bool, typer.Option("--print-unit", help="Print systemd units, and start nothing.")] = False,
@@ -37,6 +41,7 @@ def start_(
         "budget.host": host_budget,
         "manager.idle_exit": idle_exit,
         "residency.policy": policy,
+        "residency.min_resident": min_resident,
         "residency.ttl": ttl,
     }
     settings.override(flags)
@@ -64,18 +69,24 @@ def launch(settings: Settings, foreground: bool = False) -> Item:
     config = settings.config
     check_values(settings)
     started = launcher.start(config, foreground=foreground, timeout=settings.seconds(30.0))
-    return {**started, "store": config.store, "outcome": "already" if started.get("already") else "started"}
+    differs = asked.differences(config, started["settings"], started["store"]) if started["already"] else []
+    return {**started, "outcome": "already" if started["already"] else "started", "differs": differs}
 
 
 def check_values(settings: Settings) -> None:
     """Raise UsageError for any bad value before a process is started over it."""
     from trims.config import OPTIONS
+    from trims_cli.policy import check
 
     for option in OPTIONS:
         settings.config[option.key]
+    origin = settings.config.origin("residency.policy")
+    check(settings.config["residency.policy"], "" if origin == "flag" else f"from {origin}")
 
 
 def _print_started(settings: Settings, item: Item) -> None:
+    if item["differs"]:
+        output.note(asked.line(item["differs"]))
     if settings.form != "table":
         output.emit(settings, "start", [item], STARTED, "pid")
         return
@@ -124,14 +135,19 @@ def restart_(
     host_budget: HostBudget = None,
     idle_exit: IdleExit = None,
     policy: Policy = None,
+    min_resident: MinResident = None,
     ttl: Ttl = None,
 ) -> int:
     """Stop the manager and start a new one."""
     from trims_cli import glance
 
-    settings.override(
-        {"budget.host": host_budget, "manager.idle_exit": idle_exit, "residency.policy": policy, "residency.ttl": ttl}
-    )
+    settings.override({
+        "budget.host": host_budget,
+        "manager.idle_exit": idle_exit,
+        "residency.policy": policy,
+        "residency.min_resident": min_resident,
+        "residency.ttl": ttl,
+    })  # fmt: skip
     check_values(settings)
     keep_flags(settings)
     snapshot = glance.look(settings)
@@ -155,9 +171,9 @@ def keep_flags(settings: Settings) -> None:
             item = control.request("status", wait=5.0)[0]
     except TrimsError:
         return
-    budget = item.get("budgets", {}).get("host", {}).get("budget")
-    old = {"budget.host": str(budget) if budget else None, "residency.policy": item.get("policy")}
-    settings.override({key: value for key, value in old.items() if value and config.origin(key) == "default"})
+    running = item.get("settings", {})
+    old = {key: running[key] for key, flag in asked.FLAGS.items() if flag and key in running}
+    settings.override({key: text for key, text in old.items() if config.origin(key) == "default"})
 
 
 def status_(

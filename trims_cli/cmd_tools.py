@@ -70,7 +70,7 @@ def _running(settings: Settings) -> dict[str, Any]:
     found = {
         "store.path": item.get("store"),
         "manager.socket": item.get("socket"),
-        "residency.policy": item.get("policy"),
+        **item.get("settings", {}),
         "budget.host": output.cell("size", host["budget"]) if "budget" in host else None,
     }
     return {key: value for key, value in found.items() if value}

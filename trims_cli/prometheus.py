@@ -29,8 +29,8 @@ def text(snapshot: Snapshot | None) -> str:
     lines = _metric("up", "gauge", "Whether a manager runs.", [("", int(snapshot is not None))])
     if snapshot is None:
         return "".join(lines)
-    labels = _labels(version=snapshot.version, store=snapshot.store)
-    lines += _metric("info", "gauge", "The manager's version and store.", [(labels, 1)])
+    labels = _labels(version=snapshot.version, store=snapshot.store, policy=snapshot.settings.get("policy", ""))
+    lines += _metric("info", "gauge", "The manager's version, store and policy.", [(labels, 1)])
     lines += _metric("start_time_seconds", "gauge", "When the manager started.", [("", round(snapshot.since, 3))])
     age = max(0.0, time.time() - snapshot.since)
     lines += _metric("uptime_seconds", "gauge", "For how long it has run.", [("", round(age, 3))])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from trims import errors
+from trims import errors, units
 from trims.client.control import Control, refuse_strangers
 from trims.config import config_files
 from trims.errors import ManagerNotRunning, ManagerUnreachable
@@ -95,8 +95,8 @@ def probe(socket: str, named: bool) -> tuple[str, str, Snapshot | None]:
 def _describe(state: str, why: str, socket: str, snapshot: Snapshot | None) -> Item:
     item: Item = {"state": state, "why": why or None, "socket": socket}
     if snapshot is None:
-        unknown = ("pid", "version", "store", "identity", "started", "residencies", "leases", "places", "counters")
-        return {**item, **dict.fromkeys(unknown)}
+        unknown = ("pid", "version", "store", "identity", "started", "residencies", "leases")
+        return {**item, **dict.fromkeys((*unknown, "policy", "min_resident", "places", "counters"))}
     return {
         **item,
         "pid": snapshot.pid,
@@ -106,9 +106,16 @@ def _describe(state: str, why: str, socket: str, snapshot: Snapshot | None) -> I
         "started": rfc3339(snapshot.since),
         "residencies": len(snapshot.residencies),
         "leases": len(snapshot.leases),
+        "policy": snapshot.settings.get("policy"),
+        "min_resident": duration(snapshot.settings.get("min_resident")),
         "places": [place(use) for use in snapshot.places],
         "counters": dict(snapshot.counters),
     }
+
+
+def duration(text: str | None) -> float | None:
+    """Seconds, of a setting in the index; None where it is not told."""
+    return units.parse_duration(text) if text else None
 
 
 def place(use: reader.PlaceUse) -> Item:
@@ -138,6 +145,11 @@ def _print(settings: Settings, item: Item) -> None:
         lines.append(("looked at", ", ".join(place["socket"] for place in item["looked_at"])))
     if item["pid"] is not None:
         lines.append(("resident", f"{item['residencies']} models, {item['leases']} leases"))
+    if item["policy"] is not None:
+        least = item["min_resident"]
+        lines.append(
+            ("policy", item["policy"] + (f", none within {units.format_age(least)} of its load" if least else ""))
+        )
     output.write("".join(f"{name + ':':<10} {errors.one_line(text)}\n" for name, text in lines))
     if item["places"]:
         output.write("\n" + output.listing_text(settings, item["places"], PLACES))

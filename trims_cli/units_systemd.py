@@ -13,6 +13,7 @@ _FLAGS = {
     "budget.host": "--host-budget",
     "manager.idle_exit": "--idle-exit",
     "residency.policy": "--policy",
+    "residency.min_resident": "--min-resident",
     "residency.ttl": "--ttl",
 }
 

@@ -60,6 +60,8 @@ def test_json_of_every_command(manager: Any, home: Path) -> None:
         ("rm", "p:v1"),
         ("gc", "-n"),
         ("top", "--once"),
+        ("policy",),
+        ("policy", "lru"),
     ]
     found = {}
     for number, words in enumerate(commands):

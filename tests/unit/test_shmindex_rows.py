@@ -45,6 +45,10 @@ def test_every_field_is_read_back(index, path):
     assert (s.identity, s.pid, s.started, s.uid) == ("0f" * 16, 42, 7, 1000)
     assert (s.store, s.socket, s.version, s.since) == ("/the/store", "/run/trims.sock", "0.1.0", 1.5)
     assert s.counters == {"attaches": 5, "loads": 2}
+    assert s.settings == {}
+    index.put_meta({"attaches": 5}, {"policy": "lru", "empty": "", "odd": "a=b\nc"})
+    assert read(path).counters == {"attaches": 5}
+    assert read(path).settings == {"policy": "lru", "empty": "", "odd": "a=b c"}
     assert [r.hits for r in s.residencies] == [3, 4, 5]
     assert [r.digest for r in s.residencies] == [f"{n:064x}" for n in (1, 2, 3)]
     assert all(is_whole(r) and r.expires == float("inf") for r in s.residencies)

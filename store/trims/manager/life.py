@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from socket import socket
 
+from trims import units
 from trims.devices.base import Device
 from trims.disk.store import Store
 from trims.errors import NoSuchModel, NoSuchVariant
@@ -58,13 +59,13 @@ class Manager:
         listener: socket,
         log: Callable[[str, str], None],
         *,
-        policy: str,
+        settings: dict[str, str],
         cap: int,
         own_socket: bool = True,
         spare: int = 0,
         idle_exit: float = float("inf"),
     ) -> None:
-        self._paths, self._store, self._log, self._policy = paths, store, log, policy
+        self._paths, self._store, self._log, self._started_with = paths, store, log, settings
         self.identity, self.since = secrets.token_hex(16), time.time()
         self.machine, self._idle_exit, self._own_socket = machine, idle_exit, own_socket
         self._mailbox = Mailbox()
@@ -109,7 +110,7 @@ class Manager:
         if due is not None and due <= now:
             self.executor.guarded(lambda: self.executor.feed(ev.Tick()))
             due = self.machine.next_deadline()
-        sums_due = self.executor.publisher.flush(self._all_counters, now)
+        sums_due = self.executor.publisher.flush(self._all_counters, self._shown, now)
         if self.executor.journal_due and not self._saving:
             self._save()
         if self.executor.ending:
@@ -129,7 +130,9 @@ class Manager:
             "store": self._store.root,
             "socket": self._paths.socket,
             "since": self.since,
-            "policy": self._policy,
+            "policy": self.machine.policy,
+            "min_resident": units.parse_duration(self._started_with["residency.min_resident"]),
+            "settings": self.settings(),
             "budgets": budgets,
             "counters": self._all_counters(),
             "connections": len(self.server.connections),
@@ -137,6 +140,14 @@ class Manager:
             "found": self.found,
             "spare": {place: device.statistics().spare_nbytes for place, device in self.executor.devices.items()},
         }
+
+    def settings(self) -> dict[str, str]:
+        """What it runs with now, by key of the configuration, as it was written."""
+        return {**self._started_with, "residency.policy": self.machine.policy}
+
+    def _shown(self) -> dict[str, str]:
+        """What the index says of it."""
+        return {"policy": self.machine.policy, "min_resident": self._started_with["residency.min_resident"]}
 
     # ---- beginning
 

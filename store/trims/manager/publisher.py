@@ -54,7 +54,9 @@ class Publisher:
         self._closed = True
         self._index.close()
 
-    def flush(self, counters: Callable[[], dict[str, int]], now: float) -> float | None:
+    def flush(
+        self, counters: Callable[[], dict[str, int]], settings: Callable[[], dict[str, str]], now: float
+    ) -> float | None:
         """Bring the index up to date. When to be called again, if the sums are left for later."""
         if self._closed:
             return None
@@ -75,7 +77,7 @@ class Publisher:
             self._index.put_place(
                 place, use.budget, use.used, use.pinned, use.leased, use.idle, use.spare, use.reserved
             )
-        self._index.put_meta(counters())
+        self._index.put_meta(counters(), settings())
         return None
 
     def _put(self, key: Key, offset: float) -> None:

@@ -18,19 +18,24 @@ from trims.config import Config
 from trims.config import load as load_config
 from trims.devices.host import HostDevice
 from trims.disk.store import open_store
-from trims.errors import TrimsError, UsageError
+from trims.errors import TrimsError
 from trims.linux import memfd
 from trims.manager import neighbours, runtime, systemd
 from trims.manager.life import Manager
 from trims.manager.logfile import Log
 from trims.paths import RuntimePaths
 from trims.places import HOST
+from trims.residency import policies
 from trims.residency.machine import Machine
-from trims.residency.policies import POLICIES
 
 SPARE = 256 << 20
 """Most bytes of ready pages when the configuration says auto; never more than an eighth of the budget."""
 CONNECTIONS = 4096
+TOLD = (
+    "budget.host", "budget.spare", "budget.pin_cap", "residency.ttl", "residency.policy", "residency.min_resident",
+    "manager.idle_exit", "manager.log",
+)  # fmt: skip
+"""What a manager tells of its configuration; where it listens and which store it serves it says besides."""
 
 Ready = Callable[[dict[str, Any]], None]
 
@@ -62,11 +67,9 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
         config[key]  # a bad one is named with where it is from
     budgets = {HOST: neighbours.host_budget(config, paths, log.write)}
     spare = _spare(config, budgets[HOST])
-    policy = config["residency.policy"]
-    if policy not in POLICIES:
-        raise UsageError(f"no policy {policy!r}", "", f"policies are {', '.join(POLICIES)}")
+    policy, min_resident = policies.make(config["residency.policy"]), config["residency.min_resident"]
     cap = {place: units.parse_size(config.text("budget.pin_cap"), budget) for place, budget in budgets.items()}
-    machine = Machine(budgets, POLICIES[policy](), config["residency.ttl"], cap)
+    machine = Machine(budgets, policy, config["residency.ttl"], cap, min_resident)
     memfd.make_undumpable()
     _raise_limits()
     given = systemd.listener()
@@ -79,7 +82,7 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
             {HOST: HostDevice()},
             listener,
             log.write,
-            policy=policy,
+            settings={key: config.text(key) for key in TOLD},
             cap=_connections(),
             own_socket=given is None,
             spare=spare,
@@ -135,6 +138,8 @@ def describe(manager: Manager, paths: RuntimePaths) -> dict[str, Any]:
         "budgets": status["budgets"],
         "already": False,
         "found": status["found"],
+        "settings": status["settings"],
+        "store": status["store"],
     }
 
 

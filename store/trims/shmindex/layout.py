@@ -27,7 +27,8 @@ CLOSED_AT = 4088
 PAGE = 4096
 
 META = Struct("<QIII4x48Q2048s")
-"""generation, residency slots and lease slots ever used, number of counters, their values, their names (lines)."""
+"""generation, residency slots and lease slots ever used, number of counters, their values; lines: their names, then
+settings of the manager as `name=value`."""
 COUNTERS = 48
 PLACE = Struct("<72s7Q")
 """place, budget, used, pinned, leased, idle, spare, reserved."""

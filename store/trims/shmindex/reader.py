@@ -68,8 +68,8 @@ class Snapshot:
     """What the index said. When not `alive`, its manager is gone and the rest is history."""
 
     __slots__ = (
-        "alive", "counters", "generation", "identity", "leases", "pid", "places", "residencies", "since", "socket",
-        "started", "store", "uid", "version",
+        "alive", "counters", "generation", "identity", "leases", "pid", "places", "residencies", "settings", "since",
+        "socket", "started", "store", "uid", "version",
     )  # fmt: skip
 
     alive: bool
@@ -86,6 +86,7 @@ class Snapshot:
     residencies: list[Residency]
     leases: list[Lease]
     counters: dict[str, int]
+    settings: dict[str, str]
 
 
 class _Table:
@@ -201,7 +202,7 @@ class Index:
         s = Snapshot()
         s.pid, s.uid, s.started, s.since = pid, uid, started, since
         s.identity, s.version, s.socket, s.store = (lay.text(t) for t in texts)
-        s.generation, s.counters, s.places, s.residencies, s.leases = 0, {}, [], [], []
+        s.generation, s.counters, s.settings, s.places, s.residencies, s.leases = 0, {}, {}, [], [], []
         return s
 
     def _meta(self, map: mmap.mmap, s: Snapshot) -> tuple[int, int]:
@@ -211,6 +212,7 @@ class Index:
         s.generation, residencies, leases, count, *rest = lay.META.unpack_from(read[0])
         names = lay.text(rest[lay.COUNTERS]).split("\n")
         s.counters = dict(zip(names[:count], rest[:count], strict=False))
+        s.settings = {name: value for name, equals, value in (line.partition("=") for line in names[count:]) if equals}
         return min(residencies, self._layout.residencies), min(leases, self._layout.leases)
 
     def _places(self, map: mmap.mmap, s: Snapshot) -> dict[int, str]:

@@ -114,12 +114,13 @@ class IndexWriter:
         """Whether rows were put beyond what the last `put_meta` told readers to look at."""
         return self._told != (self._residencies.high, self._leases.high)
 
-    def put_meta(self, counters: Mapping[str, int]) -> None:
-        """Name this state of the index, and its counters, as the next generation."""
+    def put_meta(self, counters: Mapping[str, int], settings: Mapping[str, str] | None = None) -> None:
+        """Name this state of the index, its counters and what the manager runs with, as the next generation."""
         self._generation += 1
         shown = dict(list(counters.items())[: lay.COUNTERS])
         values = [*shown.values(), *[0] * (lay.COUNTERS - len(shown))]
-        names = lay.field("\n".join(shown), 2048)
+        lines = [*shown, *(f"{name}={' '.join(value.split())}" for name, value in (settings or {}).items())]
+        names = lay.field("\n".join(lines), 2048)
         high = self._told = self._residencies.high, self._leases.high
         body = lay.META.pack(self._generation, *high, len(shown), *values, names)
         self._put(0, self._layout.meta_at, body, zlib.crc32(body))
