@@ -1,0 +1,56 @@
+"""The page cache of one file: bring it in, drop it, and see how much of it is there.
+
+Dropping is a request (posix_fadvise DONTNEED): dirty pages and pages that a process maps stay, so whoever needs a cold
+file looks afterwards. What is there is asked of the kernel page by page (mincore(2)); since Linux 5.2 it answers only
+for files that the caller owns or may write to, and says "all" for others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+
+import numpy as np
+
+_PIECE = 16 << 20
+
+
+def drop(path: str) -> None:
+    """Ask that no page of the file stays in memory. What was written is made durable first: dirty pages would stay."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
+def bring(path: str) -> None:
+    """Read the whole file, so that its pages are in memory where there is room for them."""
+    buffer = bytearray(_PIECE)
+    with open(path, "rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+
+
+def resident(path: str) -> tuple[int, int]:
+    """(bytes of the file that are in memory, bytes of the file)."""
+    size = os.stat(path).st_size
+    if not size:
+        return 0, 0
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        mapped = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
+    finally:
+        os.close(fd)
+    pages = np.zeros(-(-size // mmap.PAGESIZE), dtype=np.uint8)
+    view = np.frombuffer(mapped, dtype=np.uint8)
+    call = ctypes.CDLL(None, use_errno=True).mincore
+    failed = call(ctypes.c_void_p(view.ctypes.data), ctypes.c_size_t(size), ctypes.c_void_p(pages.ctypes.data))
+    number = ctypes.get_errno()
+    del view
+    mapped.close()
+    if failed:
+        raise OSError(number, os.strerror(number), path)
+    return min(size, int((pages & 1).sum()) * mmap.PAGESIZE), size
