@@ -1,0 +1,354 @@
+"""A stream of requests served on a virtual clock by the real machine, `trims.residency.machine`: what would come of it.
+
+The machine decides as the manager's does; what happens outside it is the cost model: processor time in shares of the
+cores, loads in shares of the disk (`sharing`). A request goes
+
+    asked -> fork, connect -> AttachAsked -> [Load -> transfer -> Loaded] -> Grant -> attach = ready -> compute = done
+          -> finish -> Released, the client takes the next entry.
+
+A request that the machine refuses (no room within its timeout, larger than the budget) is served natively: its file is
+read and opened as if there were no trims, and its row says NATIVE. So no policy gains by refusing.
+
+A `Node` is one such machine; `simulate` drives one with a stream, the fleet many. Clients are few and take the next
+entry when they are free; of open arrivals those that find no client free wait in order. Everything is deterministic:
+of events at one time, ends of loads come first, then memory that is back, then processor work in the order in which it
+came, then timers, then arrivals in the order of the stream. There is no randomness but the stream's seed (and the
+`random` policy's own).
+"""
+
+from __future__ import annotations
+
+import gc
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from trims.errors import UsageError
+from trims.residency.effects import Effect, Free, Grant, Load, Refuse
+from trims.residency.events import AttachAsked, Freed, Key, Loaded, Opened, Released, Tick, Who
+from trims.residency.machine import Machine
+from trims.residency.policies import make
+from trims.workload import outcomes as rows
+from trims.workload.cost import Cost
+from trims.workload.models import ModelSpec
+from trims.workload.plan import Stream
+from trims.workload.sharing import Sharing
+
+PLACE = "host"
+_HOW = {"hit": rows.HIT, "joined": rows.JOINED, "loaded": rows.LOADED}
+_ASK, _READY, _DONE, _END = range(4)
+_WHO = Who(1, 0, 0)
+
+Watch = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The machine that a stream is served by.
+
+    budget: bytes of its host memory for models; policy: a name; ttl, min_resident: seconds, as the manager's.
+    timeout: seconds that a request waits for its model. cache: how loads find the disk, "warm" (page cache) or "cold".
+    side: "trims", or "native": every request reads and opens its own file.
+    """
+
+    budget: int
+    policy: str = "lru"
+    ttl: float = inf
+    min_resident: float = 0.0
+    timeout: float = 60.0
+    cache: str = "warm"
+    side: str = "trims"
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What came of a stream. outcomes: OUTCOME[n]; counters: the machine's; moved: bytes by where they came from."""
+
+    outcomes: rows.Outcomes
+    counters: dict[str, int]
+    moved: dict[str, int]
+
+    @property
+    def seconds(self) -> float:
+        """From the first request asked to the last one done."""
+        if not len(self.outcomes):
+            return 0.0
+        return float(self.outcomes["done"].max() - self.outcomes["asked"].min())
+
+
+class Table:
+    """Rows of requests while they are made: plain lists, one a column, times NaN until they come."""
+
+    def __init__(self, stream: Stream) -> None:
+        n = len(stream)
+        self.model: list[int] = stream.model.tolist()
+        self.client = [0] * n
+        self.how = bytearray(n)
+        self.asked, self.began, self.ready, self.done = ([0.0] * n for _ in range(4))
+
+    def outcomes(self) -> rows.Outcomes:
+        """OUTCOME[n]."""
+        made = rows.empty(len(self.model))
+        made["request"] = np.arange(len(made))
+        made["how"] = np.frombuffer(self.how, dtype=np.uint8)
+        for name in ("model", "client", "asked", "began", "ready", "done"):
+            made[name] = getattr(self, name)
+        return made
+
+
+class Prices:
+    """The seconds of every model of a stream, worked out once."""
+
+    def __init__(self, models: Sequence[ModelSpec], cost: Cost, cache: str) -> None:
+        link = cost.disk(cache)
+        self.cost, self.link = cost, link
+        self.nbytes = [model.nbytes for model in models]
+        self.attach = [cost.attach_seconds(model) for model in models]
+        self.compute = [cost.compute_seconds(model) for model in models]
+        self.load = [link.seconds(model.nbytes) for model in models]
+        self.native = [cost.native(model.nbytes) for model in models]
+        self.native_compute = [cost.native_compute(model.nbytes) for model in models]
+        self.start, self.finish = cost.fork + cost.connect, cost.finish
+        self.forked = cost.fork / self.start if self.start else 0.0
+
+
+class Node:
+    """One machine with its cores and its disk. `due`: when its next event is, inf while nothing goes on.
+
+    free: called with (time, client) when a client has finished its request. moved: bytes loaded, bytes read natively.
+    """
+
+    def __init__(self, table: Table, prices: Prices, setup: Setup, free: Callable[[float, int], None]) -> None:
+        if setup.cache not in ("warm", "cold") or setup.side not in ("trims", "native"):
+            raise UsageError(f"cannot simulate {setup.side} with a {setup.cache} page cache")
+        self._table, self._prices, self._setup, self._free = table, prices, setup, free
+        self.machine = Machine({PLACE: setup.budget}, make(setup.policy), setup.ttl, min_resident=setup.min_resident)
+        self._keys = [Key(f"{i:064x}", "raw", PLACE) for i in range(len(prices.nbytes))]
+        self._cores: Sharing[int] = Sharing(prices.cost.speed)
+        self._disk: Sharing[Load | int] = Sharing(lambda transfers, _: prices.link.speed(transfers))
+        self._leaving: list[tuple[float, int, Key]] = []
+        self._leases: dict[int, tuple[int, int]] = {}
+        self._opened: set[int] = set()
+        self._number = 0
+        self.moved = self.read = self.running = 0
+        self.due = inf
+
+    # ---- what goes on
+
+    def start(self, now: float, request: int, client: int) -> None:
+        """`client` takes `request` now."""
+        if client not in self._opened:
+            self._opened.add(client)
+            self.machine.handle(Opened(client, _WHO), now)
+        table = self._table
+        table.client[request], table.began[request] = client, now
+        self.running += 1
+        self._cores.add(now, self._prices.start, request * 4)
+        self._settle()
+
+    def step(self) -> None:
+        """The next event, at `due`."""
+        now = self.due
+        if self._disk.due <= now:
+            self._transferred(now, self._disk.pop())
+        elif self._leaving and self._leaving[0][0] <= now:
+            self._perform(self.machine.handle(Freed(heapq.heappop(self._leaving)[2]), now), now)
+        elif self._cores.due <= now:
+            request, stage = divmod(self._cores.pop(), 4)
+            self._STAGES[stage](self, now, request)
+        else:
+            self._perform(self.machine.handle(Tick(), now), now)
+        self._settle()
+
+    def _settle(self) -> None:
+        due = min(self._cores.due, self._disk.due)
+        if self._leaving:
+            due = min(due, self._leaving[0][0])
+        timer = self.machine.next_deadline()
+        if timer is not None and timer < due and self.running:
+            due = timer
+        self.due = due
+
+    def _ask(self, now: float, request: int) -> None:
+        table, prices, setup = self._table, self._prices, self._setup
+        began = table.began[request]
+        table.began[request] = began + (now - began) * prices.forked
+        if setup.side == "native":
+            self._alone(now, request)
+            return
+        model = table.model[request]
+        asked = AttachAsked(
+            table.client[request], request, now + setup.timeout, self._keys[model], "", prices.nbytes[model]
+        )
+        self._perform(self.machine.handle(asked, now), now)
+
+    def _ready(self, now: float, request: int) -> None:
+        table, prices = self._table, self._prices
+        table.ready[request] = now
+        model = table.model[request]
+        native = table.how[request] == rows.NATIVE
+        work = prices.native_compute[model] if native else prices.compute[model]
+        self._cores.add(now, work, request * 4 + _DONE)
+
+    def _done(self, now: float, request: int) -> None:
+        self._table.done[request] = now
+        self._cores.add(now, self._prices.finish, request * 4 + _END)
+
+    def _end(self, now: float, request: int) -> None:
+        lease = self._leases.pop(request, None)
+        if lease is not None:
+            self._perform(self.machine.handle(Released(*lease), now), now)
+        self.running -= 1
+        self._free(now, self._table.client[request])
+
+    _STAGES = (_ask, _ready, _done, _end)
+
+    # ---- what the machine wants
+
+    def _perform(self, effects: list[Effect], now: float) -> None:
+        for effect in effects:
+            kind = type(effect)
+            if kind is Grant:
+                self._granted(effect, now)  # type: ignore[arg-type]
+            elif kind is Load:
+                self._load(effect, now)  # type: ignore[arg-type]
+            elif kind is Free:
+                self._give_back(effect, now)  # type: ignore[arg-type]
+            elif kind is Refuse:
+                self._alone(now, effect.request)  # type: ignore[union-attr]
+
+    def _granted(self, grant: Grant, now: float) -> None:
+        request, table = grant.request, self._table
+        table.how[request] = _HOW[grant.how]
+        self._leases[request] = (grant.conn, grant.lease)
+        self._cores.add(now, self._prices.attach[table.model[request]], request * 4 + _READY)
+
+    def _load(self, load: Load, now: float) -> None:
+        self._begin(now, self._prices.load[int(load.key.digest, 16)], load)
+        self.moved += load.nbytes
+
+    def _give_back(self, free: Free, now: float) -> None:
+        nbytes = self._prices.nbytes[int(free.key.digest, 16)]
+        self._number += 1
+        heapq.heappush(self._leaving, (now + self._prices.cost.free(nbytes), self._number, free.key))
+
+    def _alone(self, now: float, request: int) -> None:
+        """Serve it natively: read its file, open it."""
+        model = self._table.model[request]
+        self._table.how[request] = rows.NATIVE
+        self.read += self._prices.nbytes[model]
+        if self._setup.cache == "cold":
+            self._begin(now, self._prices.load[model], request)
+        else:
+            self._cores.add(now, self._prices.native[model], request * 4 + _READY)
+
+    def _begin(self, now: float, work: float, what: Load | int) -> None:
+        self._disk.add(now, work, what)
+        self._cores.surround(now, len(self._disk))
+
+    def _transferred(self, now: float, what: Load | int) -> None:
+        self._cores.surround(now, len(self._disk))
+        if isinstance(what, int):
+            self._cores.add(now, self._prices.native[self._table.model[what]], what * 4 + _READY)
+        else:
+            self._perform(self.machine.handle(Loaded(what.key, what.load, what.nbytes), now), now)
+
+
+def simulate(stream: Stream, setup: Setup, cost: Cost, watch: Watch | None = None) -> Simulated:
+    """Serve `stream` on one machine. watch: called now and then with the number of requests that are done.
+
+    Raises UsageError for an unknown policy, or a setup that means nothing.
+    """
+    table = Table(stream)
+    run = _Run(table, stream, setup, cost, watch)
+    with steady():
+        run.serve()
+    node = run.node
+    place = "disk" if setup.cache == "cold" else "page cache"
+    return Simulated(table.outcomes(), node.machine.counters, {place: node.moved + node.read, "loaded": node.moved})
+
+
+class _Run:
+    """One node and the clients of one stream."""
+
+    def __init__(self, table: Table, stream: Stream, setup: Setup, cost: Cost, watch: Watch | None) -> None:
+        self.node = Node(table, Prices(stream.models, cost, setup.cache), setup, self._next)
+        self._table, self._clients, self._n = table, stream.clients, len(stream)
+        self._at: list[float] | None = None if stream.at is None else stream.at.tolist()
+        self._taken = 0
+        self._idle: list[int] = []
+        self._line: deque[int] = deque()
+        self._watch, self._ended = watch, 0
+
+    def serve(self) -> None:
+        for client in range(self._clients):
+            if self._at is None:
+                self._take(0.0, client)
+            else:
+                self._idle.append(client)
+        node, arrivals = self.node, self._at or []
+        step = node.step
+        for request, at in enumerate(arrivals):
+            while node.due <= at:
+                step()
+            self._arrive(request, at)
+        while node.due < inf:
+            step()
+
+    def _arrive(self, request: int, at: float) -> None:
+        self._table.asked[request] = at
+        if self._idle:
+            self.node.start(at, request, heapq.heappop(self._idle))
+        else:
+            self._line.append(request)
+
+    def _take(self, now: float, client: int) -> None:
+        if self._taken < self._n:
+            self._table.asked[self._taken] = now
+            self._taken += 1
+            self.node.start(now, self._taken - 1, client)
+
+    def _next(self, now: float, client: int) -> None:
+        self._ended += 1
+        if self._watch is not None and not self._ended & 4095:
+            self._watch(self._ended)
+        if self._at is None:
+            self._take(now, client)
+        elif self._line:
+            self.node.start(now, self._line.popleft(), client)
+        else:
+            heapq.heappush(self._idle, client)
+
+
+@contextmanager
+def steady() -> Iterator[None]:
+    """Without the collector of cycles: a run makes none, and each walk over a million live rows costs a second."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def unlimited(stream: Stream) -> int:
+    """A budget with room for every model of the stream."""
+    return max(1, sum(model.nbytes for model in stream.models))
+
+
+def alone(models: Sequence[ModelSpec], cost: Cost, cache: str) -> dict[str, Any]:
+    """name -> seconds from asking to the first result of each model natively, alone on the machine."""
+    link = cost.disk(cache)
+    found: dict[str, Any] = {}
+    for model in models:
+        read = link.seconds(model.nbytes) if cache == "cold" else 0.0
+        own = cost.native(model.nbytes) + cost.native_compute(model.nbytes)
+        found[model.name] = cost.fork + cost.connect + read + own
+    return found
