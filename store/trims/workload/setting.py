@@ -97,8 +97,9 @@ class Run:
     """What serving a stream gave.
 
     outcomes: OUTCOME[n], one row a request, in order of request, seconds since the run began. began: that moment on
-    CLOCK_MONOTONIC. seconds: first asked to last done. counters: the manager's, how much each rose. reasons: why
-    requests failed, by number. cached: the looks that coldness is made of. starts: seconds until the clients were ready, before the run began.
+    CLOCK_MONOTONIC. seconds: first asked to last done. counters: the manager's, how much each rose. cached: the looks
+    that coldness is made of. reasons: why requests failed, by number. notes: remarks for whoever reads the figures.
+    starts: seconds until the clients were ready, before the run began.
     """
 
     outcomes: Outcomes
