@@ -29,6 +29,7 @@ COMMANDS = {
     "start": "manager", "stop": "manager", "restart": "manager", "status": "manager", "logs": "manager",
     "warm": "resident", "pin": "resident", "unpin": "resident", "evict": "resident", "wait": "resident",
     "ps": "resident", "top": "top", "policy": "policy",
+    "trace record": "trace", "trace show": "trace",
     "bench paper": "bench",
     "config": "tools", "completion": "tools", "help": "tools",
 }  # fmt: skip

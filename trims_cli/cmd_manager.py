@@ -192,6 +192,10 @@ def logs_(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
     lines: Annotated[int, typer.Option("--lines", metavar="N", help="How many of the last lines; 0 is all.")] = 50,
     since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only of the last 10m, 2h, ...")] = None,
+    trace: Annotated[
+        str | None, typer.Option("--trace", metavar="FILE", help="Write its latest spans there, as a Chrome trace.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the FILE of --trace.")] = False,
 ) -> int:
     """Show the manager's log."""
     from trims.paths import RuntimePaths
@@ -199,6 +203,10 @@ def logs_(
 
     if lines < 0:
         raise UsageError(f"bad number of lines {lines}", "", "give 0 or more")
+    if trace is not None:
+        if follow:
+            raise UsageError("--trace and --follow exclude each other")
+        return logfile.trace(settings, trace, since, force)
     for socket in settings.config.sockets:
         path = RuntimePaths(socket).log
         if os.path.exists(path):

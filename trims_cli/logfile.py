@@ -10,7 +10,26 @@ from trims import units
 from trims.errors import TrimsError
 from trims_cli import times
 
+TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
+if TYPE_CHECKING:
+    from trims_cli.settings import Settings
+
 _BLOCK = 1 << 16
+
+
+def trace(settings: Settings, path: str, since: str | None, force: bool) -> int:
+    """Write what the manager did lately to `path`, as a Chrome trace."""
+    from trims.client.control import Control
+    from trims_cli import output, tracing
+
+    seconds = units.parse_duration(since) if since is not None else None
+    with Control(settings.config.sockets) as control:
+        pieces, lost = tracing.spans_document(control, seconds)
+    tracing.write_document(pieces, path, force)
+    if path != "-":
+        early = f"; {lost} earlier records are gone" if lost else ""
+        output.tell(settings, lambda: f"wrote {path}, for ui.perfetto.dev or chrome://tracing{early}")
+    return 0
 
 
 def show(path: str, follow: bool, lines: int, since: str | None) -> int:

@@ -184,6 +184,7 @@ class Executor:
         """Closing gives a gigabyte back page by page: a thread does it."""
         self.leaving(effect.key)
         filled, _, job = self._regions.pop(effect.key)
+        self.recording.evicted(effect.key, self.machine.history(effect.key.digest))
         began = time.monotonic()
         self._freers.run(filled.region.close, lambda _: self._freed(job, began))
 

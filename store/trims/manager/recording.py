@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from trims.manager.loader import LoadJob
     from trims.residency.effects import Grant
     from trims.residency.events import Key, Who
+    from trims.residency.views import HistoryView
 
 RING = 20_000
 PAGE = 1_000
 """Most records in one answer: it stays far below a megabyte and takes the loop a few milliseconds."""
 KINDS: frozenset[type] = frozenset({wm.Attach, wm.Warm, wm.Pin, wm.Unpin, wm.Evict, wm.Forget, wm.WaitFor, wm.Stop})
 """Requests that are recorded: those that the machine answers."""
+
+_GIVEN_UP = ("evicted", "expired", "doomed")
 
 Item = dict[str, object]
 Asked = tuple[float, Any, float]
@@ -85,9 +88,12 @@ class Recording:
         """A region's memory is back; giving it back began at `began`."""
         self._note(_free, job, began, time.monotonic())
 
-    def evicted(self, key: Key, ref: str, nbytes: int, why: str) -> None:
-        """A residency is given up."""
-        self._note(_evict, key, ref, nbytes, why, time.monotonic())
+    def evicted(self, key: Key, story: Sequence[HistoryView]) -> None:
+        """A residency goes. story: what happened to its model, oldest first; when and why it was given up is in it."""
+        for line in reversed(story):
+            if line.what in _GIVEN_UP and (line.variant, line.place) == (key.variant, key.place):
+                self._note(_evict, line)
+                return
 
     def used(self, place: str, nbytes: int) -> None:
         """From now on so many bytes of a place are in use."""
@@ -170,8 +176,9 @@ def _free(job: LoadJob, began: float, at: float) -> Item:
     return {"kind": "free", **_model(job.key, job.ref, job.nbytes), "began": began, "ended": at}
 
 
-def _evict(key: Key, ref: str, nbytes: int, why: str, at: float) -> Item:
-    return {"kind": "evict", **_model(key, ref, nbytes), "at": at, "why": why}
+def _evict(line: HistoryView) -> Item:
+    names = ("ref", "digest", "variant", "place", "nbytes", "what", "why", "by", "policy", "rank", "of")
+    return {"kind": "evict", **{name: getattr(line, name) for name in names}, "at": line.time}
 
 
 def _use(place: str, nbytes: int, at: float) -> Item:
