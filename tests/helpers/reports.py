@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trims.workload.models import ModelSpec
-from trims.workload.report import Alone, Coldness, Curve, Report, Times
+from trims.workload.report import Alone, Curve, Report, Times
+from trims.workload.setting import Coldness
 from trims.workload.summary import Cell, Summary
 
 SHARES, CLIENTS = (0.1, 0.4, 0.7, 1.0), (1, 4, 10)
@@ -56,6 +57,6 @@ def report(**changes: object) -> Report:
         "2026-01-02T03:04:05Z",
         {"cpu": "a processor", "cores": 2, "memory": 24 << 30, "kernel": "6.1", "disk": "ext4"},
         {"set": "quick", "scale": 1.0, "function": "weights", "cache": "cold"},
-        models, alone, grid(), curves, Coldness(12, 0.0, 0.01), partial=False,
+        models, alone, grid(), curves, Coldness("cold", 0.0, 0.002, 0.01, 12), partial=False,
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]

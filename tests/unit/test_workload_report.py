@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from trims.errors import BadInput
 from trims.workload import report as reporting
-from trims.workload.report import Alone, Coldness, Key, Times
+from trims.workload.report import Alone, Key, Times
+from trims.workload.setting import Coldness
 
 
 def test_json_and_back_is_the_same_report() -> None:
@@ -94,9 +95,12 @@ def test_alone_grows_side_by_side() -> None:
     assert made.alone[0].native("cold") == two and made.alone[0].native("warm") is None
 
 
-def test_coldness_adds_up() -> None:
-    found = Coldness().plus([0.0, 0.5]).plus([]).plus([0.1])
-    assert found.loads == 3 and found.cached_max == 0.5 and found.cached_mean == pytest.approx(0.2)
+def test_coldness_of_all_loads_together() -> None:
+    first, second = Coldness("cold", 0.0, 0.25, 0.5, 2), Coldness("cold", 0.1, 0.1, 0.1, 1)
+    found = reporting.together(first, second)
+    assert found is not None and (found.least, found.most, found.looks) == (0.0, 0.5, 3)
+    assert found.mean == pytest.approx(0.2) and not found.proven
+    assert reporting.together(None, second) == reporting.together(second, None) == second
 
 
 def test_csv_has_a_row_a_cell() -> None:

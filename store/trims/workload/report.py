@@ -11,12 +11,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from trims.errors import BadInput
 from trims.workload.models import ModelSpec, total_bytes
+from trims.workload.setting import Coldness
 from trims.workload.summary import Cell, Summary
 
 SCHEMA = "trims.workload/1"
@@ -36,12 +37,14 @@ class Key(NamedTuple):
 class Times:
     """One model asked for by one client alone: medians over `repeats` requests, seconds from asking.
 
-    ready: until its weights are usable by the framework; done: until the first result.
+    ready: until its weights are usable by the framework; done: until the first result; spread: half the distance
+    between the quartiles of `done`.
     """
 
     done: float
     ready: float
     repeats: int
+    spread: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +78,12 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Coldness:
-    """The proof that cold was cold: the share of a file's pages that were cached just before each of `loads` loads."""
-
-    loads: int = 0
-    cached_mean: float = 0.0
-    cached_max: float = 0.0
-
-    def plus(self, shares: Iterable[float]) -> Coldness:
-        """With these loads added."""
-        found = list(shares)
-        count = self.loads + len(found)
-        mean = (self.cached_mean * self.loads + sum(found)) / count if count else 0.0
-        return Coldness(count, mean, max([self.cached_max, *found]))
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """What was measured, on what, and under which configuration.
 
     made: RFC 3339, when the run began. machine: cpu, cores, memory (bytes), kernel, disk, and limits where they were
-    measured. configuration: plain values that are the same for all cells. zoo: the models. partial: it was interrupted.
+    measured. configuration: plain values that are the same for all cells. models: the zoo. coldness: of all native
+    loads that were to be cold. partial: it was interrupted.
     """
 
     made: str
@@ -105,7 +93,7 @@ class Report:
     alone: tuple[Alone, ...] = ()
     cells: tuple[Cell, ...] = ()
     curves: tuple[Curve, ...] = ()
-    coldness: Coldness = field(default_factory=Coldness)
+    coldness: Coldness | None = None
     partial: bool = True
 
     @property
@@ -165,7 +153,7 @@ def to_json(report: Report) -> str:
         "partial": report.partial,
         "machine": dict(report.machine),
         "configuration": dict(report.configuration),
-        "coldness": asdict(report.coldness),
+        "coldness": None if report.coldness is None else report.coldness.to_dict(),
         "models": [asdict(model) for model in report.models],
         "alone": [asdict(alone) for alone in report.alone],
         "cells": [cell.to_dict() for cell in report.cells],
@@ -189,7 +177,7 @@ def from_json(text: str | bytes, what: str = "the report") -> Report:
             alone=tuple(_alone(alone) for alone in document["alone"]),
             cells=tuple(Cell.from_dict(cell) for cell in document["cells"]),
             curves=tuple(_curve(curve) for curve in document["curves"]),
-            coldness=Coldness(**document["coldness"]),
+            coldness=_coldness(document["coldness"]),
             partial=bool(document["partial"]),
         )
     except BadInput:
@@ -211,6 +199,19 @@ def to_csv(report: Report) -> str:
         sides = [row[side] or {} for side in _SIDES]
         writer.writerow([*(_csv(row[name]) for name in own), *(_csv(s.get(n)) for s in sides for n in figures)])
     return buffer.getvalue()
+
+
+def together(first: Coldness | None, second: Coldness | None) -> Coldness | None:
+    """The looks of both, as one."""
+    if first is None or second is None:
+        return first or second
+    looks = first.looks + second.looks
+    mean = (first.mean * first.looks + second.mean * second.looks) / looks
+    return Coldness(first.cache, min(first.least, second.least), mean, max(first.most, second.most), looks)
+
+
+def _coldness(values: Mapping[str, Any] | None) -> Coldness | None:
+    return None if values is None else Coldness(**{k: v for k, v in values.items() if k != "proven"})
 
 
 def _alone(values: Mapping[str, Any]) -> Alone:
