@@ -118,15 +118,23 @@ def show_(
     tensors: Annotated[bool, typer.Option("--tensors", help="List its tensors.")] = False,
     files: Annotated[bool, typer.Option("--files", help="List its side files.")] = False,
     path: Annotated[bool, typer.Option("--path", help="Print only the path of its container.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="What happened to it in memory, and why.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Only the last N of --history.")] = None,
 ) -> int:
     """Show one model: what it is, where it came from, where it is resident."""
     from trims.disk.catalog import Catalog
     from trims.disk.sidecar import read_sidecar
 
-    if tensors + files + path > 1:
-        raise UsageError("--tensors, --files and --path exclude each other")
+    if tensors + files + path + history > 1:
+        raise UsageError("--tensors, --files, --path and --history exclude each other")
+    if limit is not None and (limit < 1 or not history):
+        raise UsageError(f"bad limit {limit}" if history else "--limit goes with --history", "", "give 1 or more")
     store = open_store(settings)
     entry = Catalog(store.paths).resolve(model)
+    if history:
+        from trims_cli import history as past
+
+        return past.show(settings, entry.digest, entry.ref, limit or past.LIMIT)
     if path:
         output.write(store.paths.container(entry.digest) + "\n")
         return 0

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trims import units
-from trims.errors import TrimsError, UsageError
-from trims_cli import output
+from trims.errors import ManagerNotRunning, TrimsError, UsageError
+from trims_cli import glance, output
 from trims_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def top_(
     count: Annotated[int | None, typer.Option("--count", metavar="N", help="End after so many frames.")] = None,
     interval: Annotated[str, typer.Option("--interval", metavar="TIME", help="Between frames.")] = "2s",
     sort: Annotated[str | None, typer.Option("--sort", metavar="COLUMN[:desc]", help="Order of the rows.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for a manager where none is running.")] = False,
     readonly: Annotated[bool, typer.Option("--readonly", help="Change nothing, whatever key is pressed.")] = False,
     ascii: Annotated[bool, typer.Option("--ascii", help="Draw with plain characters.")] = False,
 ) -> int:
@@ -43,6 +44,9 @@ def top_(
     state = _sorted_by(state, settings.sort(sort, COLUMNS))
     sampler = Sampler(settings)
     try:
+        if not wait and glance.look(settings) is None:
+            looked = ", ".join(settings.config.sockets)
+            raise ManagerNotRunning("no manager is running", f"looked at {looked}", "--wait waits for one")
         if settings.machine or settings.form in ("json", "jsonl"):
             return _lines(sampler, state, 1 if once else count)
         if once or not (sys.stdout.isatty() and sys.stdin.isatty()):
@@ -87,7 +91,8 @@ def _plain(settings: Settings, sampler: Sampler, state: State, count: int) -> in
         else:
             output.write(f"manager {sample.version}, process {sample.pid}\n")
             output.write(output.listing_text(settings, sample.places, status.PLACES))
-            output.write(top_view.rates(sample) + "\n\n")
+            gone = [top_view.last_eviction(sample.last_eviction)] if sample.last_eviction else []
+            output.write("\n".join([top_view.rates(sample), *gone]) + "\n\n")
             output.write(output.listing_text(settings, visible(state, sample.rows), COLUMNS))
         sys.stdout.flush()
         if left > 1:
@@ -110,7 +115,9 @@ def _live(settings: Settings, sampler: Sampler, state: State, count: int | None)
                 state, action = press(_guarded(state, sample), key, visible(state, sample.rows))
                 if action is not None and action.verb == "quit":
                     return 0
-                if action is not None:
+                if action is not None and action.verb == "details":
+                    state = replace(state, details=tuple(_details(settings, action, sample)))
+                elif action is not None:
                     state = replace(state, message=_do(settings, action))
                     due = 0.0
             if time.monotonic() >= due:
@@ -125,6 +132,37 @@ def _guarded(state: State, sample: Sample) -> State:
     """Somebody else's manager is only looked at."""
     foreign = sample.uid is not None and sample.uid != os.getuid()
     return replace(state, readonly=state.readonly or foreign)
+
+
+def _details(settings: Settings, action: Action, sample: Sample) -> list[str]:
+    """What it is, who uses it, and what happened to it; the last lines are the newest."""
+    from trims.client.control import Control
+    from trims_cli import history
+
+    rows = [row for row in sample.rows if row["id"] == action.digest and row["place"] == action.place]
+    try:
+        with Control([sample.socket], greeting=1.0) as control:
+            past = history.text(settings, history.ask(control, action.digest)).splitlines()
+    except TrimsError as error:
+        past = [str(error)]
+    return [*top_details(settings, action, rows), "", "what happened, newest last", *past]
+
+
+def top_details(settings: Settings, action: Action, rows: list[output.Item]) -> list[str]:
+    """The lines of what is resident of a model in a place, and of its users."""
+    lines = [f"{action.model}  id:{action.digest[:12]}  {action.place}"]
+    for variant in sorted({row["variant"] for row in rows}):
+        row = next(row for row in rows if row["variant"] == variant)
+        size, load = output.cell("size", row["nbytes"]), output.cell("took", row["load_seconds"])
+        facts = f"{row['state']}, {row['hits']} hits, {row['pins']} pins, loaded in {load}"
+        lines.append(f"{variant}  {size}, {facts}, last used {output.cell('time', row['used'])} ago")
+    users = [row for row in rows if row["pid"] is not None]
+    return lines + [
+        f"used by {row['command'] or '-'} (process {row['pid']}, {row['user']}"
+        + (f", job {row['job']}" if row["job"] else "")
+        + f") for {output.cell('span', row['age'])}"
+        for row in users
+    ]
 
 
 def _do(settings: Settings, action: Action) -> str:

@@ -96,7 +96,7 @@ def _describe(state: str, why: str, socket: str, snapshot: Snapshot | None) -> I
     item: Item = {"state": state, "why": why or None, "socket": socket}
     if snapshot is None:
         unknown = ("pid", "version", "store", "identity", "started", "residencies", "leases")
-        return {**item, **dict.fromkeys((*unknown, "policy", "min_resident", "places", "counters"))}
+        return {**item, **dict.fromkeys((*unknown, "policy", "min_resident", "last_eviction", "places", "counters"))}
     return {
         **item,
         "pid": snapshot.pid,
@@ -108,6 +108,7 @@ def _describe(state: str, why: str, socket: str, snapshot: Snapshot | None) -> I
         "leases": len(snapshot.leases),
         "policy": snapshot.settings.get("policy"),
         "min_resident": duration(snapshot.settings.get("min_resident")),
+        "last_eviction": last_eviction(snapshot),
         "places": [place(use) for use in snapshot.places],
         "counters": dict(snapshot.counters),
     }
@@ -116,6 +117,13 @@ def _describe(state: str, why: str, socket: str, snapshot: Snapshot | None) -> I
 def duration(text: str | None) -> float | None:
     """Seconds, of a setting in the index; None where it is not told."""
     return units.parse_duration(text) if text else None
+
+
+def last_eviction(snapshot: Snapshot) -> Item | None:
+    """What went last, when, and why: `seconds ref reason` in the index."""
+    when, _, rest = snapshot.settings.get("last_eviction", "").partition(" ")
+    name, _, reason = rest.partition(" ")
+    return {"time": rfc3339(float(when)), "name": name, "reason": reason} if name else None
 
 
 def place(use: reader.PlaceUse) -> Item:
@@ -150,6 +158,9 @@ def _print(settings: Settings, item: Item) -> None:
         lines.append(
             ("policy", item["policy"] + (f", none within {units.format_age(least)} of its load" if least else ""))
         )
+    if item["last_eviction"] is not None:
+        last = item["last_eviction"]
+        lines.append(("last gone", f"{last['name']} {output.cell('time', last['time'])} ago: {last['reason']}"))
     output.write("".join(f"{name + ':':<10} {errors.one_line(text)}\n" for name, text in lines))
     if item["places"]:
         output.write("\n" + output.listing_text(settings, item["places"], PLACES))

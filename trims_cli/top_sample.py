@@ -15,6 +15,7 @@ from trims.shmindex.reader import Index, Snapshot
 from trims_cli import processes
 from trims_cli.output import Item
 from trims_cli.settings import Settings
+from trims_cli.status import last_eviction
 from trims_cli.status import place as place_item
 from trims_cli.times import rfc3339
 
@@ -40,6 +41,8 @@ class Sample:
     places: tuple[Item, ...] = ()
     rows: tuple[Item, ...] = ()
     rates: dict[str, float | None] = field(default_factory=dict)
+    policy: str | None = None
+    last_eviction: Item | None = None
 
     def to_item(self) -> Item:
         """One object of `top --json`."""
@@ -48,6 +51,8 @@ class Sample:
             "time": rfc3339(self.when),
             "state": "running" if self.pid is not None else "absent",
             "pid": self.pid,
+            "policy": self.policy,
+            "last_eviction": self.last_eviction,
             "places": list(self.places),
             "rates": self.rates,
             "items": list(self.rows),
@@ -77,6 +82,7 @@ class Sampler:
                 return Sample(
                     now, snapshot.pid, snapshot.uid, snapshot.version, snapshot.socket,
                     tuple(place_item(use) for use in snapshot.places), tuple(rows), self._rates(snapshot, now),
+                    snapshot.settings.get("policy"), last_eviction(snapshot),
                 )  # fmt: skip
         self._before = None
         return Sample(now, rates=dict.fromkeys((*RATES, "hit_ratio")))

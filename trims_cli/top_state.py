@@ -20,7 +20,10 @@ PAGE = 10
 
 @dataclass(frozen=True)
 class State:
-    """What the person has chosen. mode: list, search, confirm or help; sort: which column."""
+    """What the person has chosen. mode: list, search, confirm, details or help; sort: which column.
+
+    details: the lines of the model that Enter was pressed on.
+    """
 
     sort: int = 0
     reverse: bool = False
@@ -30,6 +33,7 @@ class State:
     interval: float = 2.0
     mode: str = "list"
     message: str = ""
+    details: tuple[str, ...] = ()
     readonly: bool = False
     colour: bool = True
     ascii: bool = False
@@ -37,11 +41,12 @@ class State:
 
 @dataclass(frozen=True)
 class Action:
-    """pin, unpin or evict this model; or quit."""
+    """pin, unpin or evict this model, or show its details; or quit."""
 
     verb: str
     model: str = ""
     place: str = ""
+    digest: str = ""
 
 
 def visible(state: State, rows: Sequence[Item]) -> list[Item]:
@@ -65,8 +70,8 @@ def press(state: State, key: str, rows: Sequence[Item]) -> tuple[State, Action |
     """The state after a key, and what to do. `rows` are the visible ones."""
     if state.mode == "search":
         return _searching(state, key), None
-    if state.mode == "help":
-        return replace(state, mode="list"), None
+    if state.mode in ("help", "details"):
+        return replace(state, mode="list", details=()), None
     here = rows[min(state.cursor, len(rows) - 1)] if rows else None
     if state.mode == "confirm":
         sure = key in ("y", "Y") and here is not None
@@ -76,6 +81,8 @@ def press(state: State, key: str, rows: Sequence[Item]) -> tuple[State, Action |
         return state, Action("quit")
     if key in ("p", "P", "e"):
         return _changing(state, key, here)
+    if key == "enter" and here is not None:
+        return replace(state, mode="details"), Action("details", here["model"], here["place"], here["id"])
     return _moving(replace(state, message=""), key, len(rows)), None
 
 

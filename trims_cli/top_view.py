@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from rich.console import Group
 from rich.text import Text
 
-from trims import units
+from trims import errors, units
 from trims_cli import output
 from trims_cli.output import RIGHT, Item
 from trims_cli.top_sample import Sample
@@ -21,12 +21,16 @@ PARTS = (  # name, style, glyph, glyph of ASCII
     ("pinned", "magenta", "█", "P"), ("leased", "green", "█", "#"), ("idle", "yellow", "▓", "i"),
     ("spare", "blue", "░", "s"), ("free", "", "·", "."),
 )  # fmt: skip
-KEYS = "q quit  ↑↓ move  <> sort  I invert  / search  p pin  P unpin  e evict  Z pause  +- interval  ? help"
+KEYS = (
+    "q quit  ↑↓ move  <> sort  I invert  / search  Enter details  p pin  P unpin  e evict  Z pause  +- interval  ? help"
+)
+DETAILS = 2  # lines of details that stay whatever the height
 HELP = """\
 q            quit
 ↑ ↓ j k      move; PgUp PgDn Home End too
 < >          sort by another column; I inverts
 /            search models, users, commands, jobs; Esc shows all
+Enter        who uses the model under the cursor, and what happened to it
 p  P         pin the model under the cursor; drop its pins
 e            evict it, after a question
 Z            pause, and go on
@@ -41,6 +45,8 @@ def frame(state: State, sample: Sample, width: int, height: int) -> Group:
     head = header(state, sample, width)
     if state.mode == "help":
         body = [_cut(Text(line), width) for line in _plain(HELP, state).splitlines()]
+    elif state.mode == "details":
+        body = [_cut(Text(line), width) for line in _fitting(state.details, height - len(head) - 1)]
     else:
         body = _body(state, sample, width, height - len(head) - 1)
     lines = (head + body)[: height - 1]
@@ -56,7 +62,21 @@ def header(state: State, sample: Sample, width: int) -> list[Text]:
     flags = [word for word, on in (("paused", state.paused), ("read-only", state.readonly)) if on]
     lines = [_cut(Text(title + "".join(f"  [{flag}]" for flag in flags), "bold"), width)]
     lines += [bar(place, width, state) for place in sample.places]
-    return [*lines, _cut(Text(rates(sample)), width), Text("")]
+    lines.append(_cut(Text(rates(sample)), width))
+    if sample.last_eviction is not None:
+        lines.append(_cut(Text(last_eviction(sample.last_eviction)), width))
+    return [*lines, Text("")]
+
+
+def last_eviction(item: Item) -> str:
+    """The line of what went last, and why."""
+    said = f"last gone: {item['name']} {output.cell('time', item['time'])} ago: {item['reason']}"
+    return errors.one_line(said)
+
+
+def _fitting(lines: Sequence[str], room: int) -> Sequence[str]:
+    """The first lines, which say what it is, and of the others as many as there is room for, the last ones."""
+    return lines if len(lines) <= room else [*lines[:DETAILS], *lines[DETAILS:][-max(1, room - DETAILS) :]]
 
 
 def bar(place: Item, width: int, state: State) -> Text:
@@ -131,8 +151,8 @@ def _style(row: Item, state: State) -> str:
 def _footer(state: State) -> Text:
     if state.mode == "search":
         return Text(f"search: {output.clean(state.search)}_", "bold")
-    if state.mode == "help":
-        return Text("any key leaves this help", "bold")
+    if state.mode in ("help", "details"):
+        return Text(f"any key leaves {'this help' if state.mode == 'help' else 'the details'}", "bold")
     if state.mode == "confirm":
         return Text("evict the model under the cursor? y/N", "bold")
     return Text(state.message, "bold") if state.message else Text(_plain(KEYS, state), "dim")

@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "cli.json"
 VOLATILE = {
     "age", "created", "digest", "files", "filesystem", "free", "hits", "id", "identity", "load_seconds", "nbytes_in",
     "origin", "path", "pid", "reclaimable", "seconds", "since", "socket", "started", "store", "stored", "time", "used",
-    "verified", "version", "written",
+    "verified", "version", "written", "reason", "by",
 }  # fmt: skip
 
 
@@ -60,6 +60,7 @@ def test_json_of_every_command(manager: Any, home: Path) -> None:
         ("rm", "p:v1"),
         ("gc", "-n"),
         ("top", "--once"),
+        ("show", "m", "--history"),
         ("policy",),
         ("policy", "lru"),
     ]

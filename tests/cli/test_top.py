@@ -82,9 +82,15 @@ def test_the_frame() -> None:
     assert any("12_3" in line for line in lines)
 
 
-@given(st.integers(1, 300), st.integers(1, 80), st.sampled_from(["list", "help", "confirm", "search"]), st.booleans())
+@given(
+    st.integers(1, 300),
+    st.integers(1, 80),
+    st.sampled_from(["list", "help", "confirm", "search", "details"]),
+    st.booleans(),
+)
 def test_a_frame_never_outgrows_the_terminal(width: int, height: int, mode: str, plain: bool) -> None:
-    lines = drawn(State(mode=mode, ascii=plain, cursor=2), SAMPLE, width, height)
+    state = State(mode=mode, ascii=plain, cursor=2, details=("a long line " * 9,) * 50)
+    lines = drawn(state, SAMPLE, width, height)
     assert len(lines) <= height
     assert all(len(line) <= max(width, 9) for line in lines)
 
@@ -118,6 +124,24 @@ def test_moving_sorting_searching() -> None:
     assert typed("/x\x7f\x1b")[0].search == "" and typed("Z")[0].paused and typed("+")[0].interval > State().interval
     assert typed("?")[0].mode == "help" and typed("?q") == (replace(State(), mode="list"), [])
     assert typed("q")[1] == [Action("quit")]
+
+
+def test_details_of_the_model_under_the_cursor() -> None:
+    state, done = typed("j\r")
+    assert done == [Action("details", "b:latest", "host", "0" * 64)] and state.mode == "details"
+    lines = [f"line {n}" for n in range(30)]
+    shown = "\n".join(drawn(replace(state, details=tuple(lines)), SAMPLE))
+    assert "line 1\n" in shown and "line 29" in shown and "line 2\n" not in shown  # what it is, and the newest
+    assert "any key leaves the details" in shown
+    back, done = typed("x", state)
+    assert (back.mode, back.details, done) == ("list", (), [])
+    assert typed("\r", rows=()) == (START, [])
+
+
+def test_the_last_that_went_is_shown_with_its_reason() -> None:
+    gone = {"time": "2026-01-01T00:00:00Z", "name": "z:latest", "reason": "room for a:latest; lru, 1 of 2"}
+    shown = drawn(State(), replace(SAMPLE, last_eviction=gone))
+    assert any(line.startswith("last gone: z:latest ") and "lru, 1 of 2" in line for line in shown)
 
 
 def test_evicting_asks_first() -> None:
@@ -183,7 +207,10 @@ def test_the_screen(running: Store) -> None:
         top.until("pin beta:latest")
         top.child.send("P")
         top.until("unpin beta:latest")
-        top.child.send("e")
+        top.child.send("\r")
+        shown = top.until("any key leaves the details")
+        assert "trims top" in shown and "pinned" in shown and "unpinned" in shown and "asked by pid" in shown
+        top.child.send("xe")
         top.until("y/N")
         top.child.send("y")
         top.until("evict beta:latest: evicted")
@@ -245,6 +272,8 @@ def test_json_lines(running: Store) -> None:
 
 
 def test_without_a_manager(store: Store, tmp_path: Path) -> None:
-    assert cli.ok("top") == "no manager is running\n"
-    assert json.loads(cli.ok("top", "--json", "--once"))["state"] == "absent"
+    assert "--wait" in cli.fails(3, "top")
+    assert cli.error(cli.run("top", "--json", "--once"))["code"] == "not-running"
+    assert cli.ok("top", "--wait") == "no manager is running\n"
+    assert json.loads(cli.ok("top", "--json", "--once", "--wait"))["state"] == "absent"
     assert "columns are" in cli.fails(2, "top", "--sort", "nope")

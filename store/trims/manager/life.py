@@ -18,7 +18,7 @@ from trims.devices.base import Device
 from trims.disk.store import Store
 from trims.errors import NoSuchModel, NoSuchVariant
 from trims.linux import process
-from trims.manager import journal, orphans, runtime
+from trims.manager import journal, orphans, runtime, telling
 from trims.manager.connection import Connection
 from trims.manager.executor import Executor
 from trims.manager.journal import Kept, Orphan
@@ -32,6 +32,7 @@ from trims.manager.variants import Variants
 from trims.manager.workers import Mailbox, Pool
 from trims.paths import RuntimePaths
 from trims.residency import events as ev
+from trims.residency.events import Key
 from trims.residency.machine import Machine
 from trims.shmindex import reader
 from trims.shmindex.writer import IndexWriter, mark_closed
@@ -77,7 +78,8 @@ class Manager:
         self.executor = Executor(machine, devices, resolver.form_of, log, self._mailbox)
         self.executor.load_failed = resolver.forget
         self._uses = Uses(machine, store.id)
-        self.executor.leaving = self._uses.note
+        self.executor.leaving = self._leaving
+        self._went = ""
         self.server = self.executor.server = Server(listener, self, log, {0, os.geteuid()}, cap)
         self.requests = Requests(self, self.executor, self.server, resolver, self._lookups, self._builds)
         self.server.watch(self._mailbox.fd, lambda _: self._mailbox.deliver(self.executor.guarded))
@@ -147,7 +149,13 @@ class Manager:
 
     def _shown(self) -> dict[str, str]:
         """What the index says of it."""
-        return {"policy": self.machine.policy, "min_resident": self._started_with["residency.min_resident"]}
+        least = self._started_with["residency.min_resident"]
+        return {"policy": self.machine.policy, "min_resident": least, "last_eviction": self._went}
+
+    def _leaving(self, key: Key) -> None:
+        """A residency is going: note its last use, and why it goes."""
+        self._uses.note(key)
+        self._went = telling.went(self.machine.history(key.digest), key) or self._went
 
     # ---- beginning
 

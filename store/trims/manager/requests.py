@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from trims.errors import NoSuchModel, ProtocolError, UsageError
 from trims.linux import process
+from trims.manager import telling
 from trims.manager.connection import Connection
 from trims.manager.executor import Executor
 from trims.manager.flavours import Flavours
@@ -60,6 +61,7 @@ class Requests:
             wm.WaitFor: self._wait,
             wm.Forget: self._forget,
             wm.SetPolicy: self._policy,
+            wm.History: self._history,
             wm.Status: self._status,
             wm.Trace: self._trace,
             wm.Stop: self._stop,
@@ -208,6 +210,19 @@ class Requests:
         if not is_digest(m.digest):
             raise UsageError(f"bad digest {m.digest!r}", "it takes 64 hexadecimal digits")
         self._executor.feed(ev.ForgetAsked(connection.number, m.id, FOREVER, m.digest, m.force))
+
+    def _history(self, connection: Connection, m: wm.History, _now: float) -> None:
+        if m.digest and not is_digest(m.digest):
+            raise UsageError(f"bad digest {m.digest!r}", "it takes 64 hexadecimal digits")
+
+        def ask(digest: str, _ref: str) -> None:
+            items = telling.items(self._executor.machine.history(digest), m.limit)
+            self._server.send(connection, encode(wm.Result(m.id, items)))
+
+        if m.digest:
+            ask(m.digest, "")
+        else:
+            self._named(connection, m.id, m.ref, FOREVER, ask)
 
     def _policy(self, connection: Connection, m: wm.SetPolicy, _now: float) -> None:
         self._executor.feed(ev.PolicyAsked(connection.number, m.id, FOREVER, policies.make(m.policy)))
