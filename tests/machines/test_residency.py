@@ -19,6 +19,7 @@ from trims.residency.events import (
     Key,
     Opened,
     PinAsked,
+    PolicyAsked,
     Released,
     Restored,
     StopAsked,
@@ -28,6 +29,7 @@ from trims.residency.events import (
     Who,
 )
 from trims.residency.machine import Machine
+from trims.residency.policies import make
 from trims.residency.policy import POLICIES
 
 BUDGETS = {"host": 10, "gpu:a": 6}
@@ -47,12 +49,13 @@ class Residency(RuleBasedStateMachine):
         policy=st.sampled_from(sorted(POLICIES)),
         ttl=st.sampled_from([FOREVER, FOREVER, 4.0, 0.0]),
         cap=st.sampled_from([10, 7]),
+        min_resident=st.sampled_from([0.0, 0.0, 3.0]),
     )
-    def start(self, policy: str, ttl: float, cap: int) -> None:
-        self.begin(policy, ttl, cap)
+    def start(self, policy: str, ttl: float, cap: int, min_resident: float) -> None:
+        self.begin(policy, ttl, cap, min_resident)
 
-    def begin(self, policy: str, ttl: float, cap: int) -> None:
-        machine = Machine(BUDGETS, POLICIES[policy](), ttl, {"host": cap})
+    def begin(self, policy: str, ttl: float, cap: int, min_resident: float) -> None:
+        machine = Machine(BUDGETS, POLICIES[policy](), ttl, {"host": cap}, min_resident)
         self.world = World(machine, BUDGETS)
         self.requests = getattr(self, "requests", 0)
         self.connections = 0
@@ -165,6 +168,14 @@ class Residency(RuleBasedStateMachine):
         digest = "" if condition == "free" else digest
         self.world.tell(WaitAsked(*self.asked(data, patience), condition, place, digest, f"{digest}:latest", nbytes))
 
+    @rule(data=st.data(), policy=st.sampled_from(sorted(POLICIES)))
+    def changes_the_policy(self, data: Any, policy: str) -> None:
+        before = self.world.machine.policy
+        self.world.tell(PolicyAsked(*self.asked(data, 5.0), make(policy)))
+        told = [a for a in self.world.answers if isinstance(a, Reply) and a.request == self.requests]
+        assert [a.items for a in told] == [({"policy": policy, "before": before},)]
+        assert self.world.machine.policy == policy
+
     @rule(data=st.data(), patience=st.sampled_from([0.0, 1.0]))
     def asks_to_drain(self, data: Any, patience: float) -> None:
         """Where clients are served it does not end, mostly; where it does, another one begins."""
@@ -173,7 +184,7 @@ class Residency(RuleBasedStateMachine):
             self.world.advance(patience)
             assert self.world.exited or not self.world.machine.stopping
         if self.world.exited:
-            self.begin("lru", FOREVER, 10)
+            self.begin("lru", FOREVER, 10, 0.0)
 
     @rule(data=st.data())
     def cancels(self, data: Any) -> None:

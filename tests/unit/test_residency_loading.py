@@ -122,7 +122,9 @@ def test_the_answer_to_warm_says_what_happened() -> None:
         "nbytes": 4,
         "outcome": "warmed",
         "seconds": 3.0,
-        "victims": [{"ref": "old:latest", "digest": key("old").digest, "variant": "raw", "nbytes": 8}],
+        "victims": [
+            {"ref": "old:latest", "digest": key("old").digest, "variant": "raw", "nbytes": 8, "load_seconds": 0.0}
+        ],
     }
     (item,) = items(s.warm("a", 4))
     assert (item["outcome"], item["seconds"], item["victims"]) == ("already", 0.0, [])

@@ -144,6 +144,7 @@ def test_at_its_deadline_it_is_told_who_holds_what_and_nothing_was_evicted() -> 
         "budget": 10,
         "free": 3,
         "evictable": 2,
+        "young": 0,
         "blockers": [
             {
                 "ref": "a:latest",

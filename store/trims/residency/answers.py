@@ -6,22 +6,35 @@ The shapes of items and of the details of NoRoom are part of the protocol (trims
 from __future__ import annotations
 
 from collections.abc import Iterable
+from heapq import nlargest
 
 from trims.errors import InUse, ManagerUnreachable, NoRoom, Pinned, TimedOut, TrimsError
 from trims.residency.core import Core
 from trims.residency.events import Target, Who
-from trims.residency.records import COMING, HELD, IDLE, LEASED, MOVING, PINNED, PROMISED, Place, Residency
-from trims.units import format_size
+from trims.residency.records import COMING, GONE, HELD, IDLE, LEASED, MOVING, PINNED, PROMISED, YOUNG, Place, Residency
+from trims.units import format_age, format_size
 
 Item = dict[str, object]
 
 MAX_BLOCKERS = 32
 MAX_HOLDERS = 16
-_WHY = {PROMISED: "loading", MOVING: "loading", PINNED: "pinned", LEASED: "leased", HELD: "leased", COMING: "loading"}
+MAX_KEPT = 8
+_WHY = {
+    PROMISED: "loading",
+    MOVING: "loading",
+    PINNED: "pinned",
+    LEASED: "leased",
+    HELD: "leased",
+    COMING: "loading",
+    YOUNG: "young",
+}
+_WHY_KEPT = {**_WHY, IDLE: "kept", YOUNG: "kept"}  # where the policy never evicts
 
 
-def warm_item(residency: Residency, outcome: str, seconds: float, victims: Iterable[Item] = ()) -> Item:
-    """One item of the answer to warm and pin."""
+def warm_item(
+    residency: Residency, outcome: str, seconds: float, victims: Iterable[Item] = (), more: Item | None = None
+) -> Item:
+    """One item of the answer to warm and pin. more: what a dry run adds, from `room_for`."""
     return {
         "ref": residency.ref,
         "digest": residency.key.digest,
@@ -31,12 +44,23 @@ def warm_item(residency: Residency, outcome: str, seconds: float, victims: Itera
         "outcome": outcome,
         "seconds": seconds,
         "victims": list(victims),
+        **(more or {}),
     }
+
+
+def room_for(place: Place, need: int) -> Item:
+    """What a dry run says besides: the bytes that have to be found, and those that are free (spare pages are)."""
+    return {"need": need, "free": _free(place)}
+
+
+def _free(place: Place) -> int:
+    return max(0, place.free + place.spare_left)
 
 
 def victim_item(residency: Residency) -> Item:
     key = residency.key
-    return {"ref": residency.ref, "digest": key.digest, "variant": key.variant, "nbytes": residency.nbytes}
+    fields = {"ref": residency.ref, "digest": key.digest, "variant": key.variant, "nbytes": residency.nbytes}
+    return {**fields, "load_seconds": residency.load_seconds}
 
 
 def evict_item(core: Core, residency: Residency, outcome: str) -> Item:
@@ -75,48 +99,82 @@ def pids(items: Iterable[Item]) -> str:
 
 
 def blockers(core: Core, place: Place, but: Residency | None = None) -> list[Item]:
-    """What stands in the way in a place, largest first: all that is there and cannot be evicted."""
-    found: list[Item] = []
-    for residency in core.residencies.values():
-        if residency.key.place != place.name or residency is but or residency.kind not in _WHY:
-            continue
-        found.append(
-            {
-                "ref": residency.ref,
-                "nbytes": residency.nbytes,
-                "why": _WHY[residency.kind],
-                "holders": holders(core, [residency]),
-                "pins": [{"owner": p.owner, "reason": p.reason} for p in residency.pins.values()],
-            }
-        )
+    """What stands in the way in a place, largest first: all that is there and cannot be evicted for a request."""
+    here = core.residencies.values() if place.policy.evicts else _largest(core, place)
+    why = _WHY if place.policy.evicts else _WHY_KEPT
+    found = [r for r in here if r.kind in why and r.key.place == place.name and r is not but]
+    items = [_blocker(core, r, why[r.kind]) for r in nlargest(MAX_BLOCKERS, found, key=_size)]
     for name, (nbytes, spare) in place.reserved.items():
         if not spare:
-            found.append({"ref": name, "nbytes": nbytes, "why": "reserved", "holders": [], "pins": []})
-    found.sort(key=lambda item: (-int(str(item["nbytes"])), str(item["ref"])))
-    return found[:MAX_BLOCKERS]
+            items.append({"ref": name, "nbytes": nbytes, "why": "reserved", "holders": [], "pins": []})
+    items.sort(key=lambda item: (-int(str(item["nbytes"])), str(item["ref"])))
+    return items[:MAX_BLOCKERS]
+
+
+def _blocker(core: Core, residency: Residency, why: str) -> Item:
+    return {
+        "ref": residency.ref,
+        "nbytes": residency.nbytes,
+        "why": why,
+        "holders": holders(core, [residency]),
+        "pins": [{"owner": p.owner, "reason": p.reason} for p in residency.pins.values()],
+    }
+
+
+def _size(residency: Residency) -> tuple[int, str]:
+    return residency.nbytes, residency.ref
+
+
+def _largest(core: Core, place: Place) -> list[Residency]:
+    """The largest that are there. Where nothing is ever evicted each refusal asks for them, and they rarely change."""
+    if place.largest is None:
+        here = [r for r in core.residencies.values() if r.kind != GONE and r.key.place == place.name]
+        place.largest = nlargest(MAX_KEPT, here, key=_size)
+    return place.largest
 
 
 def no_room(core: Core, place: Place, ref: str, need: int, why: str = "", but: Residency | None = None) -> TrimsError:
     """NoRoom for `need` bytes, naming who holds what."""
-    free, evictable = max(0, place.free + place.spare_left), place.sums[IDLE]
     stand = blockers(core, place, but)
+    evictable, young = (place.sums[IDLE], place.sums[YOUNG]) if place.policy.evicts else (0, 0)
     if not why:
-        why = f"it needs {format_size(need)}, {format_size(free)} are free, {format_size(evictable)} can be evicted"
-        why += _in_the_way(stand)
+        may = f"{format_size(evictable)} can be evicted" if place.policy.evicts else _never(place)
+        why = f"it needs {format_size(need)}, {format_size(_free(place))} are free, {may}{_in_the_way(core, stand)}"
     hint = "`trims ps` shows who holds what"
     if need > place.budget:
         hint = "start the manager with a larger budget"
-    details = {"place": place.name, "need": need, "budget": place.budget, "free": free, "evictable": evictable}
+    elif not place.policy.evicts:
+        hint = "`trims evict` makes room by hand; another policy lets it be made"
+    details = {"place": place.name, "need": need, "budget": place.budget, "free": _free(place)}
+    details |= {"evictable": evictable, "young": young}
     return NoRoom(f"no room for {ref} on {place.name}", why, hint, **details, blockers=stand)
 
 
-def _in_the_way(stand: list[Item]) -> str:
+def not_that_free(core: Core, place: Place, need: int) -> TrimsError:
+    """NoRoom for who evicts by hand: what is young, or kept by the policy, does not stand in their way."""
+    evictable = place.sums[IDLE] + place.sums[YOUNG]
+    stand = [item for item in blockers(core, place) if item["why"] not in ("young", "kept")]
+    why = f"{format_size(_free(place))} are free, {format_size(evictable)} can be evicted{_in_the_way(core, stand)}"
+    details = {"place": place.name, "need": need, "budget": place.budget, "free": _free(place)}
+    details |= {"evictable": evictable, "young": 0}
+    hint = "`trims ps` shows who holds what"
+    return NoRoom(f"{format_size(need)} cannot be free on {place.name}", why, hint, **details, blockers=stand)
+
+
+def _never(place: Place) -> str:
+    return f"and the policy {place.policy.name} never evicts"
+
+
+def _in_the_way(core: Core, stand: list[Item]) -> str:
     words = []
     for item in stand[:3]:
         who = pids(item["holders"]) if isinstance(item["holders"], list) else ""
         owners = ", ".join(pin["owner"] for pin in item["pins"]) if isinstance(item["pins"], list) else ""
         by = f" by {owners or who}" if owners or who else ""
-        words.append(f"{item['ref']} ({format_size(int(str(item['nbytes'])))}) is {item['why']}{by}")
+        why = item["why"]
+        if why == "young":
+            why = f"there for less than {format_age(core.min_resident)}"
+        words.append(f"{item['ref']} ({format_size(int(str(item['nbytes'])))}) is {why}{by}")
     more = f" and {len(stand) - 3} more" if len(stand) > 3 else ""
     return "; " + ", ".join(words) + more if words else ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trims.residency.core import Core
 from trims.residency.events import PolicyAsked
-from trims.residency.records import IDLE, KNOWN
+from trims.residency.records import KNOWN, UNHELD
 
 
 def change_policy(core: Core, event: PolicyAsked) -> None:
@@ -18,7 +18,7 @@ def change_policy(core: Core, event: PolicyAsked) -> None:
     for r in sorted(there, key=lambda r: r.last_use):
         policy = core.places[r.key.place].policy
         policy.insert(r.key, r.nbytes, r.load_seconds, core.now)
-        if r.kind != IDLE:
+        if r.kind not in UNHELD:
             policy.hold(r.key)
     core.log(f"policy {core.policy} instead of {before}, asked by pid {core.clients[event.conn].who.pid}")
     core.reply((event.conn, event.request), ({"policy": core.policy, "before": before},))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trims.residency import room
 from trims.residency.core import Core
 from trims.residency.policy import Shortage
-from trims.residency.records import IDLE, KINDS, LEASED, PINNED, PROMISED, Place, Waiter
+from trims.residency.records import KINDS, KNOWN, PROMISED, UNHELD, YOUNG, Place, Waiter
 from trims.residency.states import ABSENT, DOOMED, LOADING, RESIDENT
 
 
@@ -26,12 +26,13 @@ def _check_place(core: Core, place: Place) -> None:
     if place.sums[PROMISED]:
         assert place.free >= 0, "more is promised than will be free"
     victims = list(place.policy.victims(core.now))
-    assert len(victims) == len(set(victims)) and set(victims) == {r.key for r in here if r.kind == IDLE}, (
+    assert len(victims) == len(set(victims)) and set(victims) == {r.key for r in here if r.kind in UNHELD}, (
         "the policy would take what it may not, or misses what it may"
     )
-    assert len(place.policy) == sum(r.kind in (PINNED, LEASED, IDLE) for r in here), (
-        "the policy knows what is not there"
-    )
+    assert len(place.policy) == sum(r.kind in KNOWN for r in here), "the policy knows what is not there"
+    for r in here:
+        young = r.state == RESIDENT and core.now < r.since + core.min_resident
+        assert r.kind not in UNHELD or (r.kind == YOUNG) == young, f"its age is wrong: {r.key}"
     room.check_promises(place)
     for head in list(place.line.values())[:1]:
         outcome = room.plan(core, place, head.nbytes, head.may_evict)

@@ -26,6 +26,8 @@ from trims.residency.records import (
     MOVING,
     PINNED,
     PROMISED,
+    UNHELD,
+    YOUNG,
     Ask,
     Client,
     Place,
@@ -33,7 +35,7 @@ from trims.residency.records import (
     Waiter,
     Watch,
 )
-from trims.residency.states import ABSENT, DOOMED, LOADING, InvalidTransition, next_state
+from trims.residency.states import ABSENT, DOOMED, LOADING, RESIDENT, InvalidTransition, next_state
 from trims.residency.timers import FOREVER, Timers
 
 COUNTERS = (
@@ -54,6 +56,7 @@ class Core:
         self.policy = policy.name
         self.ttl = ttl
         self.min_resident = min_resident
+        self.mortal = ttl != FOREVER  # whether anything may ever have had a time to live
         self.now = 0.0
         self.residencies: dict[Key, Residency] = {}
         self.by_digest: dict[str, dict[Key, None]] = {}
@@ -186,10 +189,13 @@ class Core:
             place.sums[kind] += residency.counted
         if kind != before:
             self._order(place, residency, before, kind)
-        if kind == IDLE or before == IDLE:
-            self.timers.set(("ttl", residency.key), residency.last_use + residency.ttl if kind == IDLE else FOREVER)
+        if residency.timed or (residency.ttl != FOREVER and kind in UNHELD):
+            residency.timed = kind in UNHELD and residency.ttl != FOREVER
+            self.timers.set(("ttl", residency.key), residency.last_use + residency.ttl if residency.timed else FOREVER)
         if place.excused:
             place.excused = min(place.excused, place.physical)
+        if (before == GONE) != (kind == GONE):
+            place.largest = None
         self.dirty[place.name] = None
         self.touched.add(residency.key.digest)
         if (before, kind) != (GONE, GONE):
@@ -206,24 +212,52 @@ class Core:
             return HELD if leased else COMING
         if residency.pins:
             return PINNED
-        return LEASED if leased else IDLE
+        if leased:
+            return LEASED
+        return IDLE if residency.ripe else YOUNG
 
     def _order(self, place: Place, residency: Residency, before: str, kind: str) -> None:
         known, knows = before in KNOWN, kind in KNOWN
         if knows and not known:
             place.policy.insert(residency.key, residency.nbytes, residency.load_seconds, self.now)
-            if kind != IDLE:
+            if kind not in UNHELD:
                 place.policy.hold(residency.key)
         elif known and not knows:
             place.policy.remove(residency.key)
-        elif kind == IDLE != before:
-            place.policy.release(residency.key, self.now)
-        elif before == IDLE != kind:
-            place.policy.hold(residency.key)
+        elif knows and (before in UNHELD) != (kind in UNHELD):
+            if kind in UNHELD:
+                place.policy.release(residency.key, self.now)
+            else:
+                place.policy.hold(residency.key)
 
-    def order(self, place: Place) -> Iterator[tuple[Key, int]]:
-        """What may go from `place`, best to lose first, with its bytes."""
-        return ((key, self.residencies[key].nbytes) for key in place.policy.victims(self.now))
+    def order(self, place: Place, young: bool = False) -> Iterator[tuple[Key, int]]:
+        """What may go from `place`, best to lose first, with its bytes; `young` ones only for those who insist."""
+        for key in place.policy.victims(self.now):
+            residency = self.residencies[key]
+            if young or residency.ripe:
+                yield key, residency.nbytes
+
+    # ---- the shortest time to stay
+
+    def loaded_now(self, residency: Residency) -> None:
+        """From now on it counts how long it has been resident."""
+        residency.ripe = not self.min_resident
+        if self.min_resident:
+            place = self.places[residency.key.place]
+            place.ripening.append((self.now + self.min_resident, residency, residency.since))
+            self.timers.set(("ripe", place.name), place.ripening[0][0])
+
+    def ripen(self) -> None:
+        """Let everything that has been resident for long enough be a victim from now on."""
+        for place in self.places.values():
+            if not place.ripening or place.ripening[0][0] > self.now:
+                continue
+            while place.ripening and place.ripening[0][0] <= self.now:
+                _, residency, since = place.ripening.popleft()
+                if residency.state == RESIDENT and residency.since == since:
+                    residency.ripe = True
+                    self.settle(residency)
+            self.timers.set(("ripe", place.name), place.ripening[0][0] if place.ripening else FOREVER)
 
     # ---- the two effects that change what exists
 

@@ -15,7 +15,7 @@ from trims.residency.history import Cause, name_of
 from trims.residency.leases import LeaseView
 from trims.residency.leaving import abandon, give_away, gone, leave_line, stop_load
 from trims.residency.policy import Room, Shortage, plan_room
-from trims.residency.records import Residency, Watch
+from trims.residency.records import UNHELD, Residency, Watch
 from trims.residency.states import ABSENT, DOOMED, LOADING, RESIDENT
 from trims.residency.wishes import refuse_all, take_pin
 from trims.units import format_age, format_size
@@ -27,7 +27,9 @@ def lease_ended(core: Core, lease: LeaseView) -> None:
     core.counters["releases"] += 1
     residency.last_use = core.now
     core.settle(residency)
-    if residency.state == DOOMED and not residency.freeing and not core.leases.count(lease.key):
+    if residency.kind in UNHELD and core.places[lease.key.place].policy.eager:
+        give_away(core, residency, Cause("its last lease ended", policy=core.policy))
+    elif residency.state == DOOMED and not residency.freeing and not core.leases.count(lease.key):
         core.tell(residency, "freed", Cause("nobody holds it any more"))
         core.free(residency)  # once, however many leases of one connection end together
 
@@ -128,7 +130,7 @@ def _by_rule(core: Core, watch: Watch, event: EvictAsked) -> None:
     place = core.places[event.place]
     order = [
         (key, nbytes)
-        for key, nbytes in core.order(place)
+        for key, nbytes in core.order(place, young=True)
         if event.idle is None or core.now - core.residencies[key].last_use >= event.idle
     ]
     rule = "all idle" if event.idle is None else f"idle for {format_age(event.idle)}"
@@ -139,7 +141,7 @@ def _by_rule(core: Core, watch: Watch, event: EvictAsked) -> None:
         plan = plan_room(event.until_free, place.free, place.spare_left, evictable, order)
     if isinstance(plan, Shortage):
         assert event.until_free is not None
-        core.refuse(watch.ask, answers.no_room(core, place, format_size(event.until_free), event.until_free))
+        core.refuse(watch.ask, answers.not_that_free(core, place, event.until_free))
         return
     victims = [core.residencies[key] for key in plan.victims]
     if event.dry_run:

@@ -62,10 +62,10 @@ def _enlist(core: Core, event: Want, place: Place, residency: Residency) -> None
         wishes.keep_warm(core, residency, event)
     if residency.state == RESIDENT:
         residency.last_use = core.now
-        place.policy.hit(residency.key, core.now)
         if isinstance(event, WarmAsked):
             core.settle(residency)
         serve(core, residency, waiter, "already")
+        place.policy.hit(residency.key, core.now)  # a held one has no place in the order that it would have to change
         return
     core.counters["misses"] += isinstance(event, AttachAsked)
     waiter.first = not residency.waiters and residency.state != LOADING
@@ -85,14 +85,15 @@ def _dry_run(core: Core, event: WarmAsked, place: Place, residency: Residency | 
     shown = residency or Residency(event.key, event.ref, event.nbytes, core.ttl)
     if shown.state in (RESIDENT, LOADING):
         outcome = "already" if shown.state == RESIDENT else "loading"
-        core.reply(asked, (answers.warm_item(shown, outcome, 0.0),))
+        core.reply(asked, (answers.warm_item(shown, outcome, 0.0, (), answers.room_for(place, 0)),))
         return
     plan = room.plan(core, place, shown.nbytes, event.evict)
     if isinstance(plan, Shortage):
         core.refuse(asked, answers.no_room(core, place, event.ref, shown.nbytes, but=residency))
         return
     victims = [answers.victim_item(core.residencies[key]) for key in plan.victims]
-    core.reply(asked, (answers.warm_item(shown, "would-warm", 0.0, victims),))
+    room_for = answers.room_for(place, shown.nbytes)
+    core.reply(asked, (answers.warm_item(shown, "would-warm", 0.0, victims, room_for),))
 
 
 def serve(core: Core, residency: Residency, waiter: Waiter, outcome: str) -> None:
@@ -138,6 +139,7 @@ def loaded(core: Core, event: Loaded) -> None:
     if residency.state == RESIDENT:
         residency.load_seconds = core.now - residency.load_began
         residency.last_use = core.now
+        core.loaded_now(residency)
         core.counters["bytes_loaded"] += event.nbytes
         core.tell(residency, "loaded", residency.load_cause, residency.load_seconds)
         core.log(f"loaded {residency.ref} to {place.name} in {residency.load_seconds:.3f}s", "debug")

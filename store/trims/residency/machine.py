@@ -41,7 +41,7 @@ from trims.residency.events import (
 )
 from trims.residency.leases import LeaseView
 from trims.residency.policies import Policy
-from trims.residency.records import HELD, IDLE, LEASED, PINNED, Ask, Residency, Waiter
+from trims.residency.records import HELD, IDLE, LEASED, PINNED, YOUNG, Ask, Residency, Waiter
 from trims.residency.states import ABSENT
 from trims.residency.views import HistoryView, PinView, PlaceUse, ResidencyView
 
@@ -72,6 +72,8 @@ class Machine:
         core.now = max(core.now, now)
         if core.stopped:
             return clients.turn_away(event)
+        if core.min_resident:
+            core.ripen()
         if not isinstance(event, Asked) or clients.admit(core, event):
             _RULES[type(event)](core, event)
         _come_to_rest(core)
@@ -135,7 +137,8 @@ class Machine:
         """Bytes of a place. Raises KeyError when there is none such."""
         p = self._core.places[place]
         leased = p.sums[LEASED] + p.sums[HELD]
-        return PlaceUse(p.budget, p.physical, p.sums[PINNED], leased, p.sums[IDLE], p.spare, p.orphaned)
+        idle = p.sums[IDLE] + p.sums[YOUNG]
+        return PlaceUse(p.budget, p.physical, p.sums[PINNED], leased, idle, p.spare, p.orphaned)
 
     def history(self, digest: str = "") -> list[HistoryView]:
         """What happened lately to a model in all places, or ("") the latest of all models, oldest first. Bounded."""

@@ -10,6 +10,7 @@ all its arithmetic is over those sums:
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from trims.residency.events import (
@@ -37,11 +38,14 @@ MOVING = "moving"  # loading
 PINNED = "pinned"  # resident, and pinned
 LEASED = "leased"  # resident, leased, not pinned
 IDLE = "idle"  # resident, and may be a victim
+YOUNG = "young"  # the same, but it came too short a while ago to be a victim of somebody's request
 COMING = "coming"  # doomed, and on its way out without anybody's help
 HELD = "held"  # doomed, but leased
-KNOWN = frozenset((PINNED, LEASED, IDLE))
+UNHELD = frozenset((IDLE, YOUNG))
+"""The kinds that a place's policy may yield."""
+KNOWN = UNHELD | {PINNED, LEASED}
 """The kinds that a place's policy knows."""
-KINDS = (PROMISED, MOVING, PINNED, LEASED, IDLE, COMING, HELD)
+KINDS = (PROMISED, MOVING, PINNED, LEASED, IDLE, YOUNG, COMING, HELD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class Residency:
     """One key that is there, or that somebody wants.
 
     load: the number of the Load in flight. freeing: Free has gone out. wanted: of the warm set.
+    ripe: it has been resident for as long as nobody's request may take it. timed: its time to live is running.
     kind, counted: under which kind, and with how many bytes, its place counts it now.
     """
 
@@ -127,6 +132,8 @@ class Residency:
     load_began: float = 0.0
     load_seconds: float = 0.0
     load_cause: Cause = NO_CAUSE
+    ripe: bool = True
+    timed: bool = False
     kind: str = GONE
     counted: int = 0
 
@@ -147,6 +154,8 @@ class Place:
     line: absent ones that wait for room, first come first served. promised: planned ones that wait for bytes to be
     freed. parked: restored ones that found no room; they are tried again when there is some and nobody else waits.
     head, overtakers: who is first in the line, and the bytes of those that have started before it since it was.
+    ripening: when which residencies (loaded at which time) become ripe, soonest first; some may be gone since.
+    largest: the largest that are there, while that is known: it takes a look at all of them.
     excused: the bytes that others put over the budget (a dead manager's regions), to tell it from our own doing.
     """
 
@@ -162,7 +171,9 @@ class Place:
     parked: dict[Key, Residency] = field(default_factory=dict)
     head: Key | None = None
     overtakers: dict[Key, int] = field(default_factory=dict)
+    ripening: deque[tuple[float, Residency, float]] = field(default_factory=deque)
     excused: int = 0
+    largest: list[Residency] | None = None
 
     @property
     def spare(self) -> int:
@@ -176,7 +187,7 @@ class Place:
     @property
     def physical(self) -> int:
         sums = self.sums
-        ours = sums[MOVING] + sums[PINNED] + sums[LEASED] + sums[IDLE] + sums[COMING] + sums[HELD]
+        ours = sums[MOVING] + sums[PINNED] + sums[LEASED] + sums[IDLE] + sums[YOUNG] + sums[COMING] + sums[HELD]
         return ours + (sum(nbytes for nbytes, _ in self.reserved.values()) if self.reserved else 0)
 
     @property

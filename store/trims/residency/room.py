@@ -22,21 +22,22 @@ from trims.residency.events import Reserved
 from trims.residency.history import Cause, name_of
 from trims.residency.leaving import give_away, leave_line
 from trims.residency.policy import Room, Shortage, plan_room
-from trims.residency.records import IDLE, PINNED, Place, Residency
-from trims.residency.states import ABSENT, LOADING
+from trims.residency.records import IDLE, KNOWN, MOVING, PINNED, PROMISED, Place, Residency
+from trims.residency.states import ABSENT, LOADING, RESIDENT
+from trims.residency.timers import FOREVER
 from trims.residency.wishes import withdraw
 from trims.units import format_size
 
 
 def plan(core: Core, place: Place, need: int, evict: bool) -> Room | Shortage:
-    """How to have `need` bytes free in `place`, by evicting or by spare pages alone."""
-    return plan_room(
-        need,
-        place.free,
-        place.spare_left,
-        place.sums[IDLE] if evict else 0,
-        core.order(place) if evict else (),
-    )
+    """How to have `need` bytes free in `place` for somebody's request, by evicting or by spare pages alone."""
+    evict = evict and place.policy.evicts
+    evictable = place.sums[IDLE] if evict else 0
+    outcome = plan_room(need, place.free, place.spare_left, evictable, core.order(place) if evict else ())
+    if place.policy.sweeps and isinstance(outcome, Room) and outcome.victims:
+        spare = max(0, need - place.free - evictable)
+        return Room(spare, tuple(key for key, _ in core.order(place)))
+    return outcome
 
 
 def hopeless(core: Core, place: Place, residency: Residency) -> bool:
@@ -44,6 +45,8 @@ def hopeless(core: Core, place: Place, residency: Residency) -> bool:
     need = residency.nbytes
     if not residency.may_evict:
         return isinstance(plan(core, place, need, evict=False), Shortage)
+    if not place.policy.evicts:
+        return need > place.budget - _staying(core, place)
     if need <= place.budget - place.sums[PINNED]:
         return False
     for_ever = sum(
@@ -52,6 +55,22 @@ def hopeless(core: Core, place: Place, residency: Residency) -> bool:
         if r.kind == PINNED and r.key.place == place.name and any(p.expires == float("inf") for p in r.pins.values())
     )
     return need > place.budget - for_ever
+
+
+def _staying(core: Core, place: Place) -> int:
+    """Bytes in a place whose policy never evicts that will not go by themselves either: all that is there or being
+    loaded, but for what has a time to live. (What is doomed goes, and so may what others have taken.)"""
+    stays = sum(place.sums[kind] for kind in (PROMISED, MOVING, *KNOWN))
+    if not core.mortal:
+        return stays
+    return stays - sum(
+        r.counted
+        for r in core.residencies.values()
+        if r.key.place == place.name
+        and r.state in (LOADING, RESIDENT)
+        and r.ttl != FOREVER
+        and all(pin.expires != FOREVER for pin in r.pins.values())
+    )
 
 
 def pump(core: Core, place: Place) -> None:
@@ -86,9 +105,11 @@ def _serve_line(core: Core, place: Place) -> None:
         return
     beside = place.budget - head.nbytes
     for residency in list(place.line.values())[1:]:
-        if residency.nbytes + sum(place.overtakers.values()) > beside:
+        if hopeless(core, place, residency):
+            give_up(core, place, residency)
+        elif residency.nbytes + sum(place.overtakers.values()) > beside:
             continue
-        if _start(core, place, residency, residency.may_evict):
+        elif _start(core, place, residency, residency.may_evict):
             place.overtakers[residency.key] = residency.nbytes
 
 
@@ -178,7 +199,8 @@ def _relieve(core: Core, place: Place) -> None:
             place.line = {residency.key: residency, **place.line}
         else:
             leave_line(core, place, residency)
-    for key, nbytes in list(core.order(place)):
+    order = list(core.order(place, young=True))
+    for key, nbytes in sorted(order, key=lambda entry: not core.residencies[entry[0]].ripe):
         if over <= 0:
             break
         over -= nbytes

@@ -51,6 +51,7 @@ def keep_warm(core: Core, residency: Residency, event: WarmAsked) -> None:
     """Add it to the warm set, with the time to live that was asked for."""
     if event.ttl is not None:
         residency.ttl = event.ttl
+        core.mortal = core.mortal or event.ttl != FOREVER
     if not residency.wanted:
         residency.wanted = True
         core.journal()
