@@ -59,7 +59,7 @@ class Output:
 
 
 def _open(path: str, force: bool) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if force else os.O_EXCL)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if force else os.O_EXCL)
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             flags = os.O_WRONLY | os.O_CLOEXEC  # a pipe or a device: there is nothing to overwrite

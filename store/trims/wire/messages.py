@@ -62,7 +62,8 @@ class Warm(Request, frozen=True, tag="warm"):
     flavour: what it will be used for: "raw", "onnxruntime", "torch", or "auto" for what it was imported from.
     ttl: seconds it is kept after its last use; None leaves the manager's default, inf keeps it.
     wait: answer when it is resident; otherwise answer at once and go on loading.
-    evict: may others be evicted for it. dry_run: only say what would happen.
+    evict: may others be evicted for it. dry_run: only say what would happen; `together` with the dry runs that came
+    before it on the connection, each of which finds the room that those before it leave.
     """
 
     ref: str
@@ -73,6 +74,7 @@ class Warm(Request, frozen=True, tag="warm"):
     timeout: float = 60.0
     evict: bool = True
     dry_run: bool = False
+    together: bool = False
 
 
 class Pin(Request, frozen=True, tag="pin"):
@@ -159,7 +161,7 @@ class Trace(Request, frozen=True, tag="trace"):
     """
 
     after: int = 0
-    limit: int = 1000
+    limit: int = 250
 
 
 class Stop(Request, frozen=True, tag="stop"):
