@@ -46,6 +46,8 @@ class Measured:
 
 Watching = Callable[[str], Watch]
 """Gives, for a side, what to call with its progress."""
+Ending = Callable[[str, Run], None]
+"""Called with a side and its run."""
 
 
 def measure(
@@ -55,10 +57,12 @@ def measure(
     alone: Mapping[str, Baseline],
     watching: Watching | None = None,
     stream: Stream | None = None,
+    ending: Ending | None = None,
 ) -> Measured:
     """Run the plan's stream (or `stream`, a recorded one) on every wanted side, and put the figures together.
 
     alone: native times of each model alone, by name, with the same function and page cache; empty leaves speed-ups out.
+    ending: called after each side's run, before its manager ends, to see what it holds.
     Raises as `runner.run`; UsageError when the trims side is not among the sides.
     """
     if "trims" not in wanted.sides:
@@ -67,19 +71,32 @@ def measure(
     runs: dict[str, Run] = {}
     for side in wanted.sides:
         watch = watching(side) if watching is not None else None
-        runs[side] = serve(asked, side, wanted, world, watch)
+        runs[side] = serve(asked, side, wanted, world, watch, ending)
     return Measured(_cell(plan, asked, wanted, alone, runs), runs, asked, _notes(runs))
 
 
-def serve(stream: Stream, side: str, wanted: Wanted, world: World, watch: Watch | None = None) -> Run:
+def serve(
+    stream: Stream,
+    side: str,
+    wanted: Wanted,
+    world: World,
+    watch: Watch | None = None,
+    ending: Ending | None = None,
+) -> Run:
     """The stream on one side: "trims" with the wanted budget, "unlimited" with room for all, or "native"."""
     if side == "native":
         world.stop()  # its residents are memory that a machine without trims would have for itself
-        return run(stream, wanted.setting.on("native"), world, watch)
+        found = run(stream, wanted.setting.on("native"), world, watch)
+        if ending is not None:
+            ending(side, found)
+        return found
     room = int(sum(world.of(model).nbytes for model in stream.models) * ROOM) + _SPARE
     world.start(wanted.budget if side == "trims" else room, wanted.policy, wanted.min_resident)
     try:
-        return run(stream, wanted.setting.on("trims"), world, watch)
+        found = run(stream, wanted.setting.on("trims"), world, watch)
+        if ending is not None:
+            ending(side, found)
+        return found
     finally:
         world.stop()
 

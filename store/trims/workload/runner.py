@@ -28,6 +28,7 @@ from trims.workload import board as boards
 from trims.workload import coldness
 from trims.workload.board import Board
 from trims.workload.clients import ClientProcess, Clients, spec
+from trims.workload.functions import READS
 from trims.workload.models import ModelSpec
 from trims.workload.plan import Stream
 from trims.workload.setting import WARM, Baseline, Coldness, Run, Setting
@@ -168,8 +169,16 @@ def _models(stream: Stream, setting: Setting, world: World) -> list[dict[str, An
 
 
 def function_of(model: ModelSpec, setting: Setting) -> str:
-    """The function that serves this model."""
-    return model.runs if setting.function == "auto" else setting.function
+    """The function that serves this model. Raises UsageError when it cannot read the model's file."""
+    name = model.runs if setting.function == "auto" else setting.function
+    reads = READS.get(name)
+    if reads is not None and not model.file.endswith(reads):
+        raise UsageError(
+            f"the function {name} cannot run {model.name}",
+            f"natively it loads files that end with {', '.join(reads)}",
+            "choose another --function; auto runs each model by its own",
+        )
+    return name
 
 
 def _files(model: ModelSpec, setting: Setting, world: World) -> tuple[str, ...]:

@@ -133,7 +133,7 @@ class World:
             with open_source(model.file) as source:
                 entry = import_model(self.store, source, ref, labels={"source": stamp}).entry
         files, nbytes = [self.store.paths.container(entry.digest)], entry.nbytes
-        if model.runs == "onnxruntime":
+        if model.file.endswith(".onnx"):
             from trims.integrations.ort_builder import build_in_child
             from trims.integrations.ort_key import variant_key
 
@@ -144,7 +144,7 @@ class World:
 
     def _check_space(self, models: Sequence[ModelSpec]) -> None:
         # A model for ONNX Runtime is kept twice: as it is, and as the form that its sessions use.
-        need = RESERVE + sum(model.nbytes * (2 if model.runs == "onnxruntime" else 1) for model in models)
+        need = RESERVE + sum(model.nbytes * (2 if model.file.endswith(".onnx") else 1) for model in models)
         disk = os.statvfs(self.store.root)
         free = disk.f_bavail * disk.f_frsize
         if models and need > free:
@@ -249,7 +249,7 @@ def default_directory(environ: Mapping[str, str]) -> str:
 
 
 def _flavour(model: ModelSpec) -> str:
-    return model.runs if model.runs == "onnxruntime" else "raw"
+    return "onnxruntime" if model.file.endswith(".onnx") else "raw"
 
 
 def _stamp(path: str) -> str:

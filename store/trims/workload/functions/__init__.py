@@ -18,6 +18,8 @@ from typing import Protocol, cast
 from trims.errors import UsageError
 
 Result = Callable[[], int]
+READS = {"weights": (".safetensors", ".npz"), "torch": (".safetensors", ".pt", ".pth"), "onnxruntime": (".onnx",)}
+"""Function -> the files, by suffix, that it can load natively."""
 _MODULES = {"weights": "weights", "onnxruntime": "ort", "torch": "pytorch", "nothing": "nothing"}
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from trims.errors import UsageError
 from trims.workload.functions import Job, Result
 
 Array = np.ndarray[Any, Any]
@@ -41,20 +40,14 @@ def shared(job: Job) -> tuple[str, Result]:
 
 
 def load(path: str) -> dict[str, Array]:
-    """Every tensor of a safetensors or .npz file, copied into private memory. Raises UsageError for others."""
+    """Every tensor of a safetensors or .npz file, copied into private memory."""
     if path.endswith(".npz"):
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
-    if path.endswith(".safetensors"):
-        from safetensors.numpy import load_file
+    from safetensors.numpy import load_file
 
-        arrays: dict[str, Array] = load_file(path)
-        return arrays
-    raise UsageError(
-        f"{path} cannot be read by the function weights",
-        "natively it loads safetensors and npz files",
-        "use the function onnxruntime for an .onnx file, torch for a .pt file",
-    )
+    arrays: dict[str, Array] = load_file(path)
+    return arrays
 
 
 def total(arrays: Iterable[Array]) -> int:
