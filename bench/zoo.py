@@ -121,13 +121,13 @@ def paper(args: argparse.Namespace) -> int:
 
     try:
         models = library.paper_models(args.scale) + (library.large_models(args.scale) if args.large else [])
-        wishes = {"scale": args.scale, "architectures": args.architectures}
-        specs = library.build(models, args.dir, seed=args.seed, progress=_progress(args.quiet), **wishes)
+        wishes = {"seed": args.seed, "scale": args.scale, "architectures": args.architectures}
+        specs = library.build(models, args.dir, progress=_progress(args.quiet), **wishes)
     except TrimsError as error:
         print(f"zoo: {error}", file=sys.stderr)
         return error.exit_code
     if not args.quiet:
-        _print_paper(models, specs, library.sources(models, **wishes))
+        _print_paper(models, specs, library.sources(specs))
     return 0
 
 

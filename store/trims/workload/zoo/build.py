@@ -1,7 +1,7 @@
 """Build the files that stand for models of the paper: what is missing, in one directory, each whole or not there.
 
-`recipes` says what a model becomes. A file's name carries the scale and the seed, so a changed parameter never meets a
-file that was made with another; zoo.json says of every file what it is.
+`recipes` says what a model becomes. A file's name carries the source, the scale and the seed, so a changed parameter
+never meets a file that was made with another; zoo.json says of every file what it is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from trims.workload.models import ModelSpec
-from trims.workload.zoo.files import Entry, held
-from trims.workload.zoo.recipes import Recipe, choose
+from trims.workload.zoo.exported import Unavailable
+from trims.workload.zoo.files import Directory, Entry, held, read_manifest
+from trims.workload.zoo.recipes import Recipe, choose, stand_in
 from trims.workload.zoo.table import ZooModel, check_scale
 
 Progress = Callable[[str, int, int], None]
@@ -32,31 +33,27 @@ def build(
     """The specs of `models` with true sizes and `file` set, each built when missing from `directory` (made if missing).
 
     models: of `paper_models(scale)` and `large_models(scale)`; scale: the same again.
-    architectures: graphs for all models that have one; weights_only: safetensors files and no graphs at all.
+    architectures: graphs for all small models that have one, not only the light ones; a scale below 1 narrows their
+    layers, so their sizes follow it only roughly. weights_only: safetensors files and no graphs at all.
     Raises UsageError (scale), NoSpace before anything is written, LockTimeout when another build is at work there,
     BadInput when a file of the user's is in the way.
     """
     check_scale(scale)
     wanted = [choose(model, seed, scale, architectures, weights_only) for model in models]
     with held(os.fspath(directory)) as room:
-        entries = {recipe.file: room.entry(recipe.file) for recipe in wanted}
-        missing = [recipe for recipe in wanted if entries[recipe.file] is None]
+        missing = [recipe for recipe in wanted if room.entry(recipe.file) is None]
         meter = _Meter(sum(recipe.model.spec.nbytes for recipe in missing), progress)
         room.check_space(meter.goal)
-        for recipe in missing:
-            entries[recipe.file] = room.add(recipe.file, meter.watch(recipe))
-    return tuple(_spec(recipe, entries[recipe.file] or {}, room.path) for recipe in wanted)
+        return tuple(_make(room, recipe, meter) for recipe in wanted)
 
 
-def sources(
-    models: Sequence[ZooModel], *, scale: float = 1.0, architectures: bool = False, weights_only: bool = False
-) -> list[str]:
-    """What `build` would make each of `models` from, in words: "onnx light_vgg19", "synthetic"."""
-    return [choose(model, 0, scale, architectures, weights_only).source for model in models]
+def sources(specs: Sequence[ModelSpec]) -> list[str]:
+    """What the file of each of the built `specs` was made from: "trims", "onnx light_vgg19", "synthetic", ..."""
+    return [str(read_manifest(os.path.dirname(spec.file))[os.path.basename(spec.file)]["source"]) for spec in specs]
 
 
 class _Meter:
-    """Counts the bytes of a build; a model's end counts as what it was expected to have, so the goal is always met."""
+    """Counts the bytes of a build. A model counts as what it was expected to have, so the goal is always met."""
 
     def __init__(self, goal: int, progress: Progress | None) -> None:
         self.goal = goal
@@ -75,21 +72,26 @@ class _Meter:
                 self._progress(name, self._done + min(written, expected), self.goal)
 
         def fill(fd: int) -> Entry:
+            step(0)  # a graph may take seconds before its first byte
             entry = recipe.fill(fd, step)
+            step(expected)
             self._done += expected
-            if self._progress:
-                self._progress(name, self._done, self.goal)
             return entry
 
         return fill
 
 
-def _spec(recipe: Recipe, entry: Entry, directory: str) -> ModelSpec:
+def _make(room: Directory, recipe: Recipe, meter: _Meter) -> ModelSpec:
+    """The spec of the file of `recipe`, built when missing; synthetic tensors stand in for a library that fails."""
+    try:
+        entry = room.entry(recipe.file) or room.add(recipe.file, meter.watch(recipe))
+    except Unavailable:
+        return _make(room, stand_in(recipe), meter)
     return replace(
         recipe.model.spec,
         nbytes=entry["bytes"],
         tensors=entry["tensors"],
         synthetic=entry["synthetic"],
         runs=entry["runs"],
-        file=os.path.join(directory, recipe.file),
+        file=os.path.join(room.path, recipe.file),
     )

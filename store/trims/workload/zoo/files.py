@@ -30,7 +30,7 @@ class Directory:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._entries = _read(path)
+        self._entries = read_manifest(path)
 
     def entry(self, file: str) -> Entry | None:
         """The entry of `file` when it is there, whole; None when it must be built.
@@ -124,7 +124,7 @@ def _sweep(path: str) -> None:
             os.close(fd)
 
 
-def _read(path: str) -> dict[str, Entry]:
+def read_manifest(path: str) -> dict[str, Entry]:
     """File → entry, as zoo.json has it. Raises BadInput when it is none of ours."""
     where = os.path.join(path, MANIFEST)
     try:

@@ -24,7 +24,7 @@ def light(name: str, seed: int = 0) -> onnx.ModelProto:
     for node in graph.node:
         if node.op_type == "ConstantOfShape" and node.input[0] in shapes:
             shape = tuple(int(n) for n in shapes[node.input[0]])
-            made.append(numpy_helper.from_array(_weight(noise, shape, uses.get(node.output[0])), node.output[0]))
+            made.append(numpy_helper.from_array(draw(noise, shape, uses.get(node.output[0])), node.output[0]))
         else:
             kept.append(node)
     read = {name for node in kept for name in node.input}
@@ -36,7 +36,7 @@ def light(name: str, seed: int = 0) -> onnx.ModelProto:
     return model
 
 
-def _weight(noise: Noise, shape: tuple[int, ...], use: tuple[str, int] | None) -> Floats:
+def draw(noise: Noise, shape: tuple[int, ...], use: tuple[str, int] | None) -> Floats:
     """A tensor for input number `use[1]` of an operator of kind `use[0]`."""
     kind, at = use or ("", 0)
     if kind == "BatchNormalization" and at in (1, 4):  # scale and variance

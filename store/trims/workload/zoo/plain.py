@@ -64,21 +64,9 @@ class Chain:
     side: int
     layers: tuple[Layer, ...]
 
-    def narrowed(self, width: float) -> Chain:
-        """The same chain with every layer's width times `width`, rounded to whole channels in each group."""
-        if width == 1.0:
-            return self
-        return replace(self, layers=tuple(_narrow(layer, width) for layer in self.layers))
-
     def enlarged(self, side: int) -> Chain:
         """The same chain for an input of side x side pixels."""
         return replace(self, side=side)
-
-
-def _narrow(layer: Layer, width: float) -> Layer:
-    if isinstance(layer, Conv):
-        return replace(layer, out=layer.groups * max(1, round(layer.out * width / layer.groups)))
-    return Full(max(1, round(layer.out * width))) if isinstance(layer, Full) else layer
 
 
 def shapes(chain: Chain) -> list[tuple[str, Shape]]:
@@ -91,15 +79,23 @@ def shapes(chain: Chain) -> list[tuple[str, Shape]]:
         if isinstance(layer, Conv):
             kernel: Shape = (layer.out, channels // layer.groups, layer.kernel, layer.kernel)
             found += [(f"conv{number}.weight", kernel), (f"conv{number}.bias", (layer.out,))]
-            channels, side = layer.out, (side + 2 * layer.pad - layer.kernel) // layer.stride + 1
-        elif isinstance(layer, Pool):
-            steps = (side - layer.kernel) / layer.stride
-            side = (math.ceil(steps) if layer.ceil else math.floor(steps)) + 1
+            channels = layer.out
         elif isinstance(layer, Full):
             features = features or channels * side * side
             found += [(f"fc{number}.weight", (layer.out, features)), (f"fc{number}.bias", (layer.out,))]
             features = layer.out
+        side = side_after(layer, side)
     return found
+
+
+def side_after(layer: Layer, side: int) -> int:
+    """The side of the image behind `layer`, whose input has side `side`."""
+    if isinstance(layer, Conv):
+        return (side + 2 * layer.pad - layer.kernel) // layer.stride + 1
+    if isinstance(layer, Pool):
+        steps = (side - layer.kernel) / layer.stride
+        return (math.ceil(steps) if layer.ceil else math.floor(steps)) + 1
+    return side
 
 
 def nbytes(chain: Chain) -> int:

@@ -1,7 +1,7 @@
 """What a model of the paper becomes as a file. The first that applies:
 
-its graph, as ONNX with random weights    where one is known: at scale 1 the onnx package's light ones, and with
-                                          architectures=True all others
+its graph, as ONNX with random weights    at scale 1 the onnx package's light ones; with architectures=True all that are
+                                          written out here, narrowed to the scale, and at scale 1 those of libraries
 its true tensors, as safetensors          a large model at scale 1
 synthetic tensors, as safetensors         everything else, and whatever lacks its library
 """
@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trims.linux import atomic
-from trims.workload.zoo import plain, synthetic
+from trims.workload.zoo import exported, plain, synthetic
 from trims.workload.zoo.files import Entry
 from trims.workload.zoo.noise import Noise
-from trims.workload.zoo.table import ZooModel, chain_of
+from trims.workload.zoo.table import LIGHT, ZooModel, chain_of
 
 SYNTHETIC = "synthetic"
 TENSORS = "true tensors, no graph"
@@ -27,67 +27,90 @@ Step = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one file is made. source: what from, in words; fill: writes it, returns its manifest entry."""
+    """How one file is made. source: what from, in words ("onnx light_vgg19", "synthetic").
+
+    The file's name has the source's first word, the scale and the seed, so no two recipes share a file.
+    """
 
     model: ZooModel
-    file: str
     source: str
-    fill: Callable[[int, Step], Entry]
+    seed: int
+    scale: float
+
+    @property
+    def is_graph(self) -> bool:
+        return self.source not in (SYNTHETIC, TENSORS)
+
+    @property
+    def file(self) -> str:
+        kind, end = self.source.partition(" ")[0], "onnx" if self.is_graph else "safetensors"
+        return f"{self.model.spec.name}.{kind}.x{self.scale:g}.seed{self.seed}.{end}"
+
+    def fill(self, fd: int, step: Step) -> Entry:
+        """Write the file to an empty descriptor; returns what zoo.json says of it. Raises exported.Unavailable."""
+        return _graph(self, fd, step) if self.is_graph else _tensors(self, fd, step)
 
 
 def choose(model: ZooModel, seed: int, scale: float, architectures: bool, weights_only: bool) -> Recipe:
     """The recipe for `model` under these wishes."""
-    stem = f"{model.spec.name}.x{scale:g}.seed{seed}"
-    if not weights_only and _has_graph(model, scale, architectures):
-        return Recipe(model, f"{stem}.onnx", model.architecture, lambda fd, step: _graph(fd, step, model, seed, scale))
-    chain = chain_of(model.spec.name) if model.spec.family == "large" and scale == 1.0 else None
-    source = TENSORS if chain else SYNTHETIC
-    return Recipe(model, f"{stem}.safetensors", source, lambda fd, step: _tensors(fd, step, model, seed, scale, chain))
+    source = "" if weights_only or model.spec.family == "large" else _graph_source(model, scale, architectures)
+    if not source:
+        source = TENSORS if model.spec.family == "large" and scale == 1.0 else SYNTHETIC
+    return Recipe(model, source, seed, scale)
 
 
-def _has_graph(model: ZooModel, scale: float, architectures: bool) -> bool:
-    """Whether a graph can be made here and now."""
-    library, _, _ = model.architecture.partition(" ")
-    if model.spec.family == "large" or not library:
-        return False
-    return library == "onnx" and scale == 1.0
+def stand_in(recipe: Recipe) -> Recipe:
+    """What is built where a library turned out not to work."""
+    return Recipe(recipe.model, SYNTHETIC, recipe.seed, recipe.scale)
 
 
-def _tensors(fd: int, step: Step, model: ZooModel, seed: int, scale: float, chain: plain.Chain | None) -> Entry:
-    spec = model.spec
-    named = plain.shapes(chain) if chain else synthetic.profile(spec.name, spec.tensors, spec.nbytes, seed)
-    source = TENSORS if chain else SYNTHETIC
-    metadata = {"model": spec.name, "source": source, "synthetic": str(chain is None).lower(), "seed": str(seed)}
-    synthetic.write(fd, named, metadata, Noise(seed, spec.name), step)
-    nbytes = 4 * sum(math.prod(shape) for _, shape in named)
-    return _entry(model, source, seed, scale, tensors=len(named), nbytes=nbytes, runs="weights")
+def _graph_source(model: ZooModel, scale: float, architectures: bool) -> str:
+    """Where the graph of a small model comes from, "" for nowhere."""
+    if not architectures:
+        light = LIGHT.get(model.spec.name)
+        return f"onnx {light}" if light and scale == 1.0 else ""
+    if model.architecture == "trims":
+        return "trims"
+    return model.architecture if scale == 1.0 and exported.is_installed(model.architecture) else ""
 
 
-def _graph(fd: int, step: Step, model: ZooModel, seed: int, scale: float) -> Entry:
+def _tensors(recipe: Recipe, fd: int, step: Step) -> Entry:
+    spec = recipe.model.spec
+    chain = chain_of(spec.name) if recipe.source == TENSORS else None
+    named = plain.shapes(chain) if chain else synthetic.profile(spec.name, spec.tensors, spec.nbytes, recipe.seed)
+    synthetic.write(fd, named, _metadata(recipe), Noise(recipe.seed, spec.name), step)
+    return _entry(recipe, tensors=len(named), nbytes=4 * sum(math.prod(shape) for _, shape in named))
+
+
+def _graph(recipe: Recipe, fd: int, step: Step) -> Entry:
     from trims.workload.zoo import graphs  # onnx takes 0.2 s to import, and most builds find their files there
 
-    proto = graphs.graph(model, seed, scale)
-    graphs.mark(
-        proto, {"model": model.spec.name, "source": model.architecture, "synthetic": "false", "seed": str(seed)}
-    )
+    proto = graphs.graph(recipe.model, recipe.source, recipe.seed, recipe.scale**0.5)
+    graphs.mark(proto, _metadata(recipe))
     tensors, nbytes = graphs.weights(proto)
     data = proto.SerializeToString(deterministic=True)
     atomic.write_all(fd, data)
     step(len(data))
-    return _entry(model, model.architecture, seed, scale, tensors=tensors, nbytes=nbytes, runs="onnxruntime")
+    return _entry(recipe, tensors=tensors, nbytes=nbytes)
 
 
-def _entry(model: ZooModel, source: str, seed: int, scale: float, *, tensors: int, nbytes: int, runs: str) -> Entry:
+def _metadata(recipe: Recipe) -> dict[str, str]:
+    """What the file itself says of where it comes from."""
+    made_up = str(recipe.source == SYNTHETIC).lower()
+    return {"model": recipe.model.spec.name, "source": recipe.source, "synthetic": made_up, "seed": str(recipe.seed)}
+
+
+def _entry(recipe: Recipe, *, tensors: int, nbytes: int) -> Entry:
     return {
-        "name": model.spec.name,
-        "id": model.id,
-        "family": model.spec.family,
-        "source": source,
-        "synthetic": source == SYNTHETIC,
-        "runs": runs,
+        "name": recipe.model.spec.name,
+        "id": recipe.model.id,
+        "family": recipe.model.spec.family,
+        "source": recipe.source,
+        "synthetic": recipe.source == SYNTHETIC,
+        "runs": "onnxruntime" if recipe.is_graph else "weights",
         "tensors": tensors,
         "bytes": nbytes,
-        "paper_mib": model.paper_mib,
-        "seed": seed,
-        "scale": scale,
+        "paper_mib": recipe.model.paper_mib,
+        "seed": recipe.seed,
+        "scale": recipe.scale,
     }

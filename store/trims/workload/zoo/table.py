@@ -1,9 +1,9 @@
 """Table 3 of the paper as data, and its large models as formula.
 
 The 37 rows are `zoo37.csv`: id, name, number of weight tensors, MiB of weights, bytes of the layers between. The
-authors round weights up to whole MiB (below 10 to a tenth): the architectures that `plain` counts fit that, but for NIN's 28.97. The
-large models are AlexNet and VGG16 for inputs of 2 to 5 and 2 to 4 times the side; the paper gives no sizes for them,
-`plain` counts them.
+authors round weights up to whole MiB (below 10 to a tenth): the architectures that `plain` counts fit that, but for
+NIN's 28.97. The large models are AlexNet and VGG16 for inputs of 2 to 5 and 2 to 4 times the side; the paper gives no
+sizes for them, `plain` counts them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,25 @@ GIB = 1 << 30
 LARGE = {"AlexNet": (454, 681, 908, 1135), "VGG16": (448, 672, 896)}
 """Sides in pixels of the enlarged inputs: multiples of 227 and of 224."""
 
-ARCHITECTURES = {
-    **dict.fromkeys(plain.CHAINS, "trims"),
-    "GoogLeNet": "onnx light_inception_v1",
-    "CaffeNet": "onnx light_bvlc_alexnet",
-    "Inception-BN-v3": "onnx light_inception_v2",
-    "ResNet50": "onnx light_resnet50",
-    "SqueezeNet-v1.1": "onnx light_squeezenet",
-    "VGG19": "onnx light_vgg19",
+LIGHT = {
+    "GoogLeNet": "light_inception_v1",
+    "CaffeNet": "light_bvlc_alexnet",
+    "ResNet50": "light_resnet50",
+    "SqueezeNet-v1.1": "light_squeezenet",
+    "VGG19": "light_vgg19",
 }
-"""Where each graph comes from. BVLC's AlexNet, the light one, is CaffeNet but for the order of pooling and
-normalisation; the table's own AlexNet is the one without groups."""
+"""The light models of the onnx package that are within 2 % of the table's size. BVLC's AlexNet, the light one, is
+CaffeNet but for the order of pooling and normalisation; the table's own AlexNet is the one without groups."""
+
+CONSTRUCTED = {
+    "DPN68": "timm dpn68",
+    "DPN92": "timm dpn92",
+    "Inception-v3": "torchvision inception_v3",
+    "Inception-v4": "timm inception_v4",
+    "Inception-ResNet-v2": "timm inception_resnet_v2",
+    "Xception": "timm legacy_xception",
+}
+"""The models whose graph comes from another library's constructor; `written` has all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +49,7 @@ class ZooModel:
 
     spec: what a workload asks for; its size is the table's times the scale until the file is built.
     paper_mib, paper_internal_bytes: the table's own figures, 0 where the paper gives none.
-    architecture: where its graph comes from: "onnx NAME" (a light model), "trims" (written out here), or "LIBRARY NAME"
-        (a constructor of torchvision, timm or pytorchcv); "" when it has none.
+    architecture: where its graph can come from: "trims" (written out here) or "LIBRARY CONSTRUCTOR" (`CONSTRUCTED`).
     """
 
     spec: ModelSpec
@@ -62,7 +69,7 @@ def paper_models(scale: float = 1.0) -> list[ZooModel]:
 def _row(row: dict[str, str], scale: float) -> ZooModel:
     name, tensors, mib = row["name"], int(row["tensors"]), float(row["weights_mib"])
     spec = ModelSpec(name, scaled(int(mib * MIB), tensors, scale), tensors)
-    return ZooModel(spec, int(row["id"]), mib, int(row["internal_bytes"]), ARCHITECTURES.get(name, ""))
+    return ZooModel(spec, int(row["id"]), mib, int(row["internal_bytes"]), CONSTRUCTED.get(name, "trims"))
 
 
 def large_models(scale: float = 1.0, up_to: int = 4 * GIB) -> list[ZooModel]:
