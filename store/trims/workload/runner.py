@@ -139,6 +139,8 @@ def guard(stream: Stream, setting: Setting, world: World) -> tuple[str, ...]:
 
     Natively each client holds a copy of its model at a time: at worst all of them the largest one.
     """
+    if setting.side == "trims":
+        _check_budget(stream, world)
     largest = max((model.nbytes for model in stream.models), default=0)
     private = stream.clients * largest if setting.side == "native" else 0
     need = private + (world.budget if world.running else 0)
@@ -153,6 +155,18 @@ def guard(stream: Stream, setting: Setting, world: World) -> tuple[str, ...]:
     if need > free:
         return (f"{units.format_size(need)} may be in use at once and {units.format_size(free)} is free: it may swap",)
     return ()
+
+
+def _check_budget(stream: Stream, world: World) -> None:
+    """Raise NoRoom when a model of the stream can never be resident."""
+    for model in stream.models:
+        nbytes = world.of(model).nbytes
+        if nbytes > world.budget:
+            raise NoRoom(
+                f"the budget of {units.format_size(world.budget)} cannot hold {model.name}",
+                f"it needs {units.format_size(nbytes)}",
+                "give a larger --budget",
+            )
 
 
 def _models(stream: Stream, setting: Setting, world: World) -> list[dict[str, Any]]:
