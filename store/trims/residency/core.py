@@ -35,7 +35,7 @@ from trims.residency.records import (
     Waiter,
     Watch,
 )
-from trims.residency.states import ABSENT, DOOMED, LOADING, RESIDENT, InvalidTransition, next_state
+from trims.residency.states import ABSENT, DOOMED, LOADING, InvalidTransition, next_state
 from trims.residency.timers import FOREVER, Timers
 
 COUNTERS = (
@@ -126,14 +126,12 @@ class Core:
         self.emit(Refuse(*ask, error if isinstance(error, dict) else error.to_dict()))
 
     def grant(self, residency: Residency, event: AttachAsked, who: Who, how: str) -> None:
-        """Answer an attach with a lease. how: as Grant says."""
-        ask = (event.conn, event.request)
-        self.drop(ask)
+        """Answer an attach, which does not wait any more, with a lease. how: as Grant says."""
         lease = self.leases.grant(event.conn, residency.key, who, self.now)
         residency.last_use = self.now
         self.counters["attaches"] += 1
         self.settle(residency)
-        self.emit(Grant(*ask, lease.lease, residency.key, how))
+        self.emit(Grant(event.conn, event.request, lease.lease, residency.key, how))
 
     # ---- residencies
 
@@ -182,24 +180,34 @@ class Core:
         """Bring all that is derived from the record up to date."""
         place = self.places[residency.key.place]
         before, kind = residency.kind, self._kind(residency)
-        if before != GONE:
-            place.sums[before] -= residency.counted
-        residency.kind, residency.counted = kind, residency.nbytes if kind != GONE else 0
-        if kind != GONE:
-            place.sums[kind] += residency.counted
+        if kind == GONE == before:
+            self.touched.add(residency.key.digest)
+            return
+        self._count(place, residency, before, kind)
         if kind != before:
             self._order(place, residency, before, kind)
         if residency.timed or (residency.ttl != FOREVER and kind in UNHELD):
             residency.timed = kind in UNHELD and residency.ttl != FOREVER
             self.timers.set(("ttl", residency.key), residency.last_use + residency.ttl if residency.timed else FOREVER)
+        if place.busy or kind not in KNOWN or before not in KNOWN:  # else there is nobody to give room to
+            self.dirty[place.name] = None
+        self.touched.add(residency.key.digest)
+        self.publish(residency.key)
+
+    def _count(self, place: Place, residency: Residency, before: str, kind: str) -> None:
+        sums = place.sums
+        if before == GONE:
+            place.largest = None
+        else:
+            sums[before] -= residency.counted
+        residency.kind = kind
+        if kind == GONE:
+            place.largest, residency.counted = None, 0
+        else:
+            residency.counted = residency.nbytes
+            sums[kind] += residency.nbytes
         if place.excused:
             place.excused = min(place.excused, place.physical)
-        if (before == GONE) != (kind == GONE):
-            place.largest = None
-        self.dirty[place.name] = None
-        self.touched.add(residency.key.digest)
-        if (before, kind) != (GONE, GONE):
-            self.publish(residency.key)
 
     def _kind(self, residency: Residency) -> str:
         state = residency.state
@@ -236,28 +244,6 @@ class Core:
             residency = self.residencies[key]
             if young or residency.ripe:
                 yield key, residency.nbytes
-
-    # ---- the shortest time to stay
-
-    def loaded_now(self, residency: Residency) -> None:
-        """From now on it counts how long it has been resident."""
-        residency.ripe = not self.min_resident
-        if self.min_resident:
-            place = self.places[residency.key.place]
-            place.ripening.append((self.now + self.min_resident, residency, residency.since))
-            self.timers.set(("ripe", place.name), place.ripening[0][0])
-
-    def ripen(self) -> None:
-        """Let everything that has been resident for long enough be a victim from now on."""
-        for place in self.places.values():
-            if not place.ripening or place.ripening[0][0] > self.now:
-                continue
-            while place.ripening and place.ripening[0][0] <= self.now:
-                _, residency, since = place.ripening.popleft()
-                if residency.state == RESIDENT and residency.since == since:
-                    residency.ripe = True
-                    self.settle(residency)
-            self.timers.set(("ripe", place.name), place.ripening[0][0] if place.ripening else FOREVER)
 
     # ---- the two effects that change what exists
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from trims.residency import changing, checks, clients, evicting, loading, pins, room, waiting
+from trims.residency import answers, changing, checks, clients, evicting, loading, pins, ripening, room, waiting
 from trims.residency.core import Core
 from trims.residency.effects import Effect
 from trims.residency.events import (
@@ -39,6 +39,7 @@ from trims.residency.events import (
     WaitAsked,
     WarmAsked,
 )
+from trims.residency.foreseeing import Foresight, foresee
 from trims.residency.leases import LeaseView
 from trims.residency.policies import Policy
 from trims.residency.records import HELD, IDLE, LEASED, PINNED, YOUNG, Ask, Residency, Waiter
@@ -73,7 +74,7 @@ class Machine:
         if core.stopped:
             return clients.turn_away(event)
         if core.min_resident:
-            core.ripen()
+            ripening.ripen(core)
         if not isinstance(event, Asked) or clients.admit(core, event):
             _RULES[type(event)](core, event)
         _come_to_rest(core)
@@ -140,6 +141,14 @@ class Machine:
         idle = p.sums[IDLE] + p.sums[YOUNG]
         return PlaceUse(p.budget, p.physical, p.sums[PINNED], leased, idle, p.spare, p.orphaned)
 
+    def foresee(self, seen: dict[str, Foresight], key: Key, ref: str, nbytes: int, evict: bool) -> dict[str, object]:
+        """What a warm request would be answered after those that `seen` has taken in; takes it in. Raises NoRoom."""
+        if self._core.stopping:
+            raise answers.stopping()
+        if key.place not in self._core.places:
+            raise loading.no_place(key.place)
+        return foresee(self._core, seen.setdefault(key.place, Foresight()), key, ref, nbytes, evict)
+
     def history(self, digest: str = "") -> list[HistoryView]:
         """What happened lately to a model in all places, or ("") the latest of all models, oldest first. Bounded."""
         return self._core.history.of(digest)
@@ -179,12 +188,15 @@ class Machine:
 
 def _come_to_rest(core: Core) -> None:
     while not core.stopped:
-        dirty, core.dirty = core.dirty, {}
-        for name in dirty:
-            room.pump(core, core.places[name])
-        loading.answer_at_once(core)
-        if not core.dirty and not _wake(core):
-            waiting.check(core)
+        if core.dirty:
+            dirty, core.dirty = core.dirty, {}
+            for name in dirty:
+                room.pump(core, core.places[name])
+        if core.prompt:
+            loading.answer_at_once(core)
+        if core.dirty or _wake(core):
+            continue
+        waiting.check(core)
         if not (core.dirty or core.touched or core.prompt):
             return
 

@@ -155,6 +155,7 @@ class Place:
     freed. parked: restored ones that found no room; they are tried again when there is some and nobody else waits.
     head, overtakers: who is first in the line, and the bytes of those that have started before it since it was.
     ripening: when which residencies (loaded at which time) become ripe, soonest first; some may be gone since.
+    over: more exists than the budget, and all of it is held.
     largest: the largest that are there, while that is known: it takes a look at all of them.
     excused: the bytes that others put over the budget (a dead manager's regions), to tell it from our own doing.
     """
@@ -173,7 +174,13 @@ class Place:
     overtakers: dict[Key, int] = field(default_factory=dict)
     ripening: deque[tuple[float, Residency, float]] = field(default_factory=deque)
     excused: int = 0
+    over: bool = False
     largest: list[Residency] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for room here, so that what a client holds or lets go matters at once."""
+        return bool(self.line or self.promised or self.parked) or self.over
 
     @property
     def spare(self) -> int:

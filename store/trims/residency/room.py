@@ -77,6 +77,9 @@ def pump(core: Core, place: Place) -> None:
     """Give out all the room there is."""
     if place.free < 0:
         _relieve(core, place)
+        place.over = place.free < 0
+    else:
+        place.over = False
     if place.line:
         _serve_line(core, place)
     else:

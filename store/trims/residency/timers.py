@@ -53,6 +53,8 @@ class Timers:
     def pop_due(self, now: float) -> list[Name]:
         """The names that are due, earliest first; they are cleared."""
         due: list[Name] = []
+        if not self._heap or self._heap[0][0] > now:
+            return due
         self._drop_stale()
         while self._heap and self._heap[0][0] <= now:
             name = heapq.heappop(self._heap)[2]

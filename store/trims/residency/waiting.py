@@ -43,9 +43,10 @@ def stop(core: Core, event: StopAsked) -> None:
 
 def check(core: Core) -> None:
     """Answer every watch whose time has come, and try again what waits for leases to end."""
-    touched, core.touched = core.touched, set()
     if not core.watches:
+        core.touched.clear()
         return
+    touched, core.touched = core.touched, set()
     touched.add("")
     for subject in sorted(touched):
         for watch in list(core.watches.get(subject, {}).values()):
