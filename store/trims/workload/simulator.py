@@ -20,12 +20,10 @@ from __future__ import annotations
 
 import gc
 import heapq
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
-from typing import Any
 
 import numpy as np
 
@@ -35,6 +33,7 @@ from trims.residency.events import AttachAsked, Freed, Key, Loaded, Opened, Rele
 from trims.residency.machine import Machine
 from trims.residency.policies import make
 from trims.workload import outcomes as rows
+from trims.workload.clientele import Clientele, Watch
 from trims.workload.cost import Cost
 from trims.workload.models import ModelSpec
 from trims.workload.plan import Stream
@@ -44,8 +43,7 @@ PLACE = "host"
 _HOW = {"hit": rows.HIT, "joined": rows.JOINED, "loaded": rows.LOADED}
 _ASK, _READY, _DONE, _END = range(4)
 _WHO = Who(1, 0, 0)
-
-Watch = Callable[[int], None]
+_SOURCES = {"warm": "page cache", "cold": "disk"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +107,7 @@ class Prices:
         link = cost.disk(cache)
         self.cost, self.link = cost, link
         self.nbytes = [model.nbytes for model in models]
+        self.keys = [Key(f"{i:064x}", "raw", PLACE) for i in range(len(models))]
         self.attach = [cost.attach_seconds(model) for model in models]
         self.compute = [cost.compute_seconds(model) for model in models]
         self.load = [link.seconds(model.nbytes) for model in models]
@@ -121,7 +120,8 @@ class Prices:
 class Node:
     """One machine with its cores and its disk. `due`: when its next event is, inf while nothing goes on.
 
-    free: called with (time, client) when a client has finished its request. moved: bytes loaded, bytes read natively.
+    free: called with (time, client) when a client has finished its request. running: requests under way.
+    moved: bytes brought to memory, by loads and natively.
     """
 
     def __init__(self, table: Table, prices: Prices, setup: Setup, free: Callable[[float, int], None]) -> None:
@@ -129,14 +129,14 @@ class Node:
             raise UsageError(f"cannot simulate {setup.side} with a {setup.cache} page cache")
         self._table, self._prices, self._setup, self._free = table, prices, setup, free
         self.machine = Machine({PLACE: setup.budget}, make(setup.policy), setup.ttl, min_resident=setup.min_resident)
-        self._keys = [Key(f"{i:064x}", "raw", PLACE) for i in range(len(prices.nbytes))]
         self._cores: Sharing[int] = Sharing(prices.cost.speed)
         self._disk: Sharing[Load | int] = Sharing(lambda transfers, _: prices.link.speed(transfers))
         self._leaving: list[tuple[float, int, Key]] = []
         self._leases: dict[int, tuple[int, int]] = {}
         self._opened: set[int] = set()
+        self._reads = setup.cache == "cold"  # whether a request alone has to fetch its bytes, too
         self._number = 0
-        self.moved = self.read = self.running = 0
+        self.moved = self.running = 0
         self.due = inf
 
     # ---- what goes on
@@ -184,7 +184,7 @@ class Node:
             return
         model = table.model[request]
         asked = AttachAsked(
-            table.client[request], request, now + setup.timeout, self._keys[model], "", prices.nbytes[model]
+            table.client[request], request, now + setup.timeout, prices.keys[model], "", prices.nbytes[model]
         )
         self._perform(self.machine.handle(asked, now), now)
 
@@ -230,8 +230,7 @@ class Node:
         self._cores.add(now, self._prices.attach[table.model[request]], request * 4 + _READY)
 
     def _load(self, load: Load, now: float) -> None:
-        self._begin(now, self._prices.load[int(load.key.digest, 16)], load)
-        self.moved += load.nbytes
+        self._fetch(now, int(load.key.digest, 16), load)
 
     def _give_back(self, free: Free, now: float) -> None:
         nbytes = self._prices.nbytes[int(free.key.digest, 16)]
@@ -242,17 +241,20 @@ class Node:
         """Serve it natively: read its file, open it."""
         model = self._table.model[request]
         self._table.how[request] = rows.NATIVE
-        self.read += self._prices.nbytes[model]
-        if self._setup.cache == "cold":
-            self._begin(now, self._prices.load[model], request)
+        if self._reads:
+            self._fetch(now, model, request)
         else:
+            self.moved += self._prices.nbytes[model]
             self._cores.add(now, self._prices.native[model], request * 4 + _READY)
 
-    def _begin(self, now: float, work: float, what: Load | int) -> None:
-        self._disk.add(now, work, what)
+    def _fetch(self, now: float, model: int, what: Load | int) -> None:
+        """Begin to bring a model's bytes: for a load, or for one request alone."""
+        self.moved += self._prices.nbytes[model]
+        self._disk.add(now, self._prices.load[model], what)
         self._cores.surround(now, len(self._disk))
 
     def _transferred(self, now: float, what: Load | int) -> None:
+        """The bytes are there."""
         self._cores.surround(now, len(self._disk))
         if isinstance(what, int):
             self._cores.add(now, self._prices.native[self._table.model[what]], what * 4 + _READY)
@@ -261,69 +263,16 @@ class Node:
 
 
 def simulate(stream: Stream, setup: Setup, cost: Cost, watch: Watch | None = None) -> Simulated:
-    """Serve `stream` on one machine. watch: called now and then with the number of requests that are done.
+    """Serve `stream` on one machine.
 
     Raises UsageError for an unknown policy, or a setup that means nothing.
     """
     table = Table(stream)
-    run = _Run(table, stream, setup, cost, watch)
+    clients = Clientele(stream, table, lambda now, request, client: node.start(now, request, client), watch)
+    node = Node(table, Prices(stream.models, cost, setup.cache), setup, clients.next)
     with steady():
-        run.serve()
-    node = run.node
-    place = "disk" if setup.cache == "cold" else "page cache"
-    return Simulated(table.outcomes(), node.machine.counters, {place: node.moved + node.read, "loaded": node.moved})
-
-
-class _Run:
-    """One node and the clients of one stream."""
-
-    def __init__(self, table: Table, stream: Stream, setup: Setup, cost: Cost, watch: Watch | None) -> None:
-        self.node = Node(table, Prices(stream.models, cost, setup.cache), setup, self._next)
-        self._table, self._clients, self._n = table, stream.clients, len(stream)
-        self._at: list[float] | None = None if stream.at is None else stream.at.tolist()
-        self._taken = 0
-        self._idle: list[int] = []
-        self._line: deque[int] = deque()
-        self._watch, self._ended = watch, 0
-
-    def serve(self) -> None:
-        for client in range(self._clients):
-            if self._at is None:
-                self._take(0.0, client)
-            else:
-                self._idle.append(client)
-        node, arrivals = self.node, self._at or []
-        step = node.step
-        for request, at in enumerate(arrivals):
-            while node.due <= at:
-                step()
-            self._arrive(request, at)
-        while node.due < inf:
-            step()
-
-    def _arrive(self, request: int, at: float) -> None:
-        self._table.asked[request] = at
-        if self._idle:
-            self.node.start(at, request, heapq.heappop(self._idle))
-        else:
-            self._line.append(request)
-
-    def _take(self, now: float, client: int) -> None:
-        if self._taken < self._n:
-            self._table.asked[self._taken] = now
-            self._taken += 1
-            self.node.start(now, self._taken - 1, client)
-
-    def _next(self, now: float, client: int) -> None:
-        self._ended += 1
-        if self._watch is not None and not self._ended & 4095:
-            self._watch(self._ended)
-        if self._at is None:
-            self._take(now, client)
-        elif self._line:
-            self.node.start(now, self._line.popleft(), client)
-        else:
-            heapq.heappush(self._idle, client)
+        clients.serve(lambda: node.due, node.step)
+    return Simulated(table.outcomes(), node.machine.counters, {_SOURCES[setup.cache]: node.moved})
 
 
 @contextmanager
@@ -343,12 +292,13 @@ def unlimited(stream: Stream) -> int:
     return max(1, sum(model.nbytes for model in stream.models))
 
 
-def alone(models: Sequence[ModelSpec], cost: Cost, cache: str) -> dict[str, Any]:
-    """name -> seconds from asking to the first result of each model natively, alone on the machine."""
+def alone(models: Sequence[ModelSpec], cost: Cost, cache: str) -> tuple[dict[str, float], dict[str, float]]:
+    """name -> seconds from asking to the first result, and until the weights are usable, natively and alone."""
     link = cost.disk(cache)
-    found: dict[str, Any] = {}
+    done: dict[str, float] = {}
+    ready: dict[str, float] = {}
     for model in models:
         read = link.seconds(model.nbytes) if cache == "cold" else 0.0
-        own = cost.native(model.nbytes) + cost.native_compute(model.nbytes)
-        found[model.name] = cost.fork + cost.connect + read + own
-    return found
+        ready[model.name] = cost.fork + cost.connect + read + cost.native(model.nbytes)
+        done[model.name] = ready[model.name] + cost.native_compute(model.nbytes)
+    return done, ready

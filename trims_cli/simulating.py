@@ -1,0 +1,181 @@
+"""What `trims simulate` does: reads what was asked for, simulates cell by cell, prints and writes what came of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from trims.linux import atomic
+from trims.workload import cost, report
+from trims.workload.outcomes import latency, ok
+from trims.workload.study import Case, Row
+from trims.workload.summary import ecdf
+from trims_cli import output, times
+from trims_cli.output import Column, Item
+from trims_cli.settings import Settings
+from trims_cli.simulating_input import MachineAsked, Workload, read_cases, read_cost, read_policies
+
+COLUMNS = (
+    Column("POLICY", "policy"), Column("SHARE", "_share"), Column("CLIENTS", "clients", "int"),
+    Column("HITS", "_hits"), Column("BYTE_HITS", "_byte_hits"), Column("MOVED", "bytes_moved", "size"),
+    Column("MEAN", "_mean"), Column("P99", "_p99"), Column("EVICTIONS", "evictions", "int"),
+    Column("OF_BOUND", "_of_bound"), Column("SPEEDUP", "_speedup"), Column("SECONDS", "seconds", "took", usual=False),
+    Column("REFUSALS", "refusals", "int", usual=False), Column("DISTRIBUTION", "distribution", usual=False),
+    Column("BUDGET", "budget", "size", usual=False), Column("PENALTY", "_penalty", usual=False),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where to write."""
+
+    output: str | None
+    csv: str | None
+    picture: str | None
+
+
+def run(settings: Settings, workload: Workload, machine: MachineAsked, files: Files) -> int:
+    """Simulate every cell; an interrupted run writes what it has."""
+    if files.picture is not None:
+        from trims.workload import pictures
+
+        pictures.check()
+    prices = read_cost(machine.cost)
+    policies = read_policies(machine.policy)
+    cases = list(read_cases(workload, machine, prices))
+    kept = report.Report(
+        times.rfc3339(time.time()), _machine(prices), _configuration(workload, machine), cases[0].models
+    )
+    beside = machine.native or files.picture is not None
+    rows: list[Row] = []
+    try:
+        with Counter(settings, sum(len(case.stream) for case in cases) * len(policies)) as counter:
+            for case in cases:
+                for policy in policies:
+                    row = case.run(policy, counter.of(policy), beside=beside)
+                    rows.append(row)
+                    kept = kept.with_cell(row.cell, report_curves(row) if len(cases) == 1 else ())
+                    counter.passed(len(case.stream))
+    finally:
+        whole = len(rows) == len(cases) * len(policies)
+        if rows:
+            write(files, kept if not whole else replace(kept, partial=False))
+    show(settings, cases, rows, prices)
+    return 0
+
+
+def report_curves(row: Row) -> list[report.Curve]:
+    """The distribution of latencies of one cell."""
+    seconds, fractions = ecdf(latency(row.outcomes[ok(row.outcomes)]))
+    cell = row.cell
+    return [report.Curve("trims", cell.share, cell.clients, tuple(seconds.tolist()), tuple(fractions.tolist()))]
+
+
+def write(files: Files, kept: report.Report) -> None:
+    """The files that were asked for, each whole or not at all."""
+    if files.output is not None:
+        write_text(files.output, report.to_json(kept))
+    if files.csv is not None:
+        write_text(files.csv, report.to_csv(kept))
+    if files.picture is not None:
+        from trims.workload import pictures
+
+        pictures.draw(kept, files.picture)
+
+
+def write_text(path: str, text: str) -> None:
+    """`text` as the file `path`, in place of an older one. Raises a TrimsError that names the file."""
+    try:
+        atomic.replace(path, text.encode(), os.path.dirname(os.path.abspath(path)), durable=False)
+    except OSError as error:
+        raise atomic.translate(error, f"writing {path}") from None
+
+
+# ---- what came of it
+
+
+def _machine(prices: cost.Cost) -> dict[str, Any]:
+    return {**prices.about, "cores": prices.cores, "simulated": True}
+
+
+def _configuration(workload: Workload, machine: MachineAsked) -> dict[str, Any]:
+    return {"simulated": True, **asdict(workload), **asdict(machine)}
+
+
+def show(settings: Settings, cases: list[Case], rows: list[Row], prices: cost.Cost) -> None:
+    """The table, and for people what it rests on."""
+    items = [_item(row, prices.measured) for row in rows]
+    output.emit(settings, "simulate", items, COLUMNS, "policy")
+    for case in cases if settings.form == "table" and not settings.quiet else ():
+        limits, where = case.limits, ""
+        if len(cases) > 1:
+            where = f" with {case.share:.0%} of the models and {case.stream.clients} clients"
+        output.tell(
+            settings,
+            lambda limits=limits, where=where: (  # type: ignore[misc]
+                f"no policy has more than {limits.hit_rate:.1%} hits, {limits.byte_hit_rate:.1%} by bytes{where}; "
+                f"one that knew the future would have {limits.offline_hit_rate:.1%}, {limits.offline_byte_hit_rate:.1%}"
+            ),
+        )
+    remark(settings, prices)
+
+
+def remark(settings: Settings, prices: cost.Cost) -> None:
+    """What times are worth; programs read it as `measured`."""
+    if not prices.measured and settings.form == "table" and not settings.quiet:
+        output.note("trims: times rest on assumed costs; `trims bench calibrate` measures those of this machine")
+
+
+def _item(row: Row, measured: bool) -> Item:
+    item: Item = {**row.to_dict(), "measured": measured}
+    item |= {f"_{name}": seconds(item[name]) for name in ("mean", "p99")}
+    percents = {"_share": "share", "_hits": "hit_rate", "_byte_hits": "byte_hit_rate", "_of_bound": "of_bound",
+                "_penalty": "penalty"}  # fmt: skip
+    item |= {to: percent(item[name]) for to, name in percents.items()}
+    return {**item, "_speedup": None if item["speedup"] is None else f"{item['speedup']:.2f}x"}
+
+
+def percent(value: float | None) -> str | None:
+    return None if value is None or value != value else f"{100 * value:.1f}%"
+
+
+def seconds(value: float | None) -> str | None:
+    """A time in the unit that suits it: 12.3ms, 1.24s."""
+    if value is None or value != value:
+        return None
+    return f"{value * 1e3:.3g}ms" if value < 1 else f"{value:.4g}s"
+
+
+class Counter:
+    """How far the simulation is: a line on the terminal behind standard error, gone at the end."""
+
+    def __init__(self, settings: Settings, total: int) -> None:
+        on = settings.config["ui.progress"] != "off" and not settings.quiet and settings.form == "table"
+        self._on, self._total = on and sys.stderr.isatty(), max(1, total)
+        self._passed, self._began = 0, time.monotonic()
+
+    def __enter__(self) -> Counter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._on:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def of(self, what: str) -> Callable[[int], None] | None:
+        """What to call with the requests done of this part; None where nobody watches."""
+        return (lambda done: self._say(what, self._passed + done)) if self._on else None
+
+    def passed(self, requests: int) -> None:
+        """A part is over."""
+        self._passed += requests
+
+    def _say(self, what: str, done: int) -> None:
+        spent = time.monotonic() - self._began
+        left = spent / max(1, done) * (self._total - done)
+        sys.stderr.write(f"\r\x1b[Ksimulating {what}: {done / self._total:.0%}, {left:.0f} s left")
+        sys.stderr.flush()

@@ -1,0 +1,83 @@
+"""What `trims simulate --nodes` does: a fleet behind a router, one row a tier, and what the routing makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from trims import units
+from trims.errors import UsageError
+from trims.workload import fleet
+from trims.workload.models import total_bytes
+from trims_cli import output
+from trims_cli.output import Column, Item
+from trims_cli.settings import Settings
+from trims_cli.simulating import Counter, Files, percent, remark, seconds, write_text
+from trims_cli.simulating_input import MachineAsked, Workload, read_cases, read_cost, read_policies
+
+COLUMNS = (
+    Column("ROUTING", "routing"), Column("POLICY", "policy"), Column("SHARE", "_share"),
+    Column("CLIENTS", "clients", "int"), Column("TIER", "tier"), Column("REQUESTS", "requests", "int"),
+    Column("PART", "_part"), Column("BYTES", "nbytes", "size"), Column("MEAN", "_mean"), Column("P99", "_p99"),
+)  # fmt: skip
+
+
+def run(
+    settings: Settings, workload: Workload, machine: MachineAsked, files: Files, machines: int, routing: str, disk: str
+) -> int:
+    """Simulate the fleet under every policy, share and number of clients."""
+    if machine.native or files.csv is not None or files.picture is not None:
+        raise UsageError("a fleet has no native side, cells or pictures", "", "leave --native, --csv and --picture out")
+    prices, policies = read_cost(machine.cost), read_policies(machine.policy)
+    ways = fleet.ROUTING if routing == "all" else tuple(routing.split(","))
+    cases = list(read_cases(workload, machine, prices))
+    items: list[Item] = []
+    with Counter(settings, sum(len(case.stream) for case in cases) * len(policies) * len(ways)) as counter:
+        for case in cases:
+            room = units.parse_size(disk, total_bytes(case.models))
+            for policy in policies:
+                for way in ways:
+                    asked = fleet.Fleet(machines, way, replace(case.setup, policy=policy), room, workload.seed)
+                    served = fleet.serve(case.stream, asked, prices, counter.of(way))
+                    counter.passed(len(case.stream))
+                    whole = {"routing": way, "policy": policy, "share": case.share, "clients": case.stream.clients,
+                             "machines": machines, "measured": prices.measured}  # fmt: skip
+                    items += _items(served, whole)
+    if files.output is not None:
+        write_text(files.output, output.document("simulate", [output.to_json(_plain(item)) for item in items]))
+    output.emit(settings, "simulate", items, COLUMNS, "tier")
+    for item in items[:: len(fleet.TIERS)]:
+        output.tell(settings, lambda item=item: _sentence(item))  # type: ignore[misc]
+    remark(settings, prices)
+    return 0
+
+
+def _items(served: fleet.Served, about: Item) -> list[Item]:
+    """One a tier; figures of the whole fleet stand in each."""
+    n, summary = max(1, len(served.outcomes)), served.summary
+    whole = {
+        **about, "machines_used": served.machines_used, "imbalance": served.imbalance, "egress": served.egress,
+        "evictions": served.counters.get("evictions", 0), "fleet_mean": summary.mean, "fleet_p99": summary.p99,
+        "throughput": summary.throughput, "seconds": summary.seconds, "_share": percent(about["share"]),
+    }  # fmt: skip
+    return [
+        {
+            **whole, "tier": tier.name, "requests": tier.requests, "nbytes": tier.nbytes, "mean": tier.mean,
+            "p99": tier.p99, "_part": percent(tier.requests / n), "_mean": seconds(tier.mean),
+            "_p99": seconds(tier.p99),
+        }
+        for tier in served.tiers
+    ]  # fmt: skip
+
+
+def _plain(item: Item) -> Item:
+    return {key: value for key, value in item.items() if key[0] != "_"}
+
+
+def _sentence(item: Item) -> str:
+    return (
+        f"{item['routing']}, {item['policy']}, {item['clients']} clients: mean {seconds(item['fleet_mean'])}, "
+        f"p99 {seconds(item['fleet_p99'])}, {item['throughput']:.4g} requests a second; "
+        f"{units.format_size(item['egress'])} from the remote store; "
+        f"{item['machines_used']} of {item['machines']} machines asked"
+        f", the busiest {item['imbalance']:.2f} times the mean"
+    )
