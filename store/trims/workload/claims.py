@@ -1,8 +1,8 @@
 """Each claim of the paper beside what a report shows: the figure, how it comes from the report, and a verdict.
 
 The paper's figures are those of its table of results (IEEE CLOUD 2019, sections 5 and 6): on GPU memory, with MXNet. A
-machine without a GPU can show the same relations with the host's memory as the place that models share; every verdict
-here is about that place and its caveat says so. A verdict is never softened: a figure below the paper's is "not met",
+machine without a GPU can show the same relations with the host's memory as the place that models share: every verdict
+here is about that place, which whoever shows the claims must say (`HOST`). A verdict is never softened: a figure below the paper's is "not met",
 and a figure that the report cannot give is "cannot be shown here", with the reason.
 """
 
@@ -19,7 +19,7 @@ from trims.workload.report import Report, Times
 from trims.workload.summary import Cell, geometric_mean, sweet_spot
 
 MET, NOT_MET, CANNOT = "met", "not met", "cannot be shown here"
-HOST = "the host's memory stands in for the GPU's"
+HOST = "No GPU is used: in all of these the host's memory stands in for the GPU's."
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Stated:
     target: float | None
     how: str
 
-    def shown(self, value: float, here: str, met: bool | None = None, caveat: str = HOST) -> Claim:
+    def shown(self, value: float, here: str, met: bool | None = None, caveat: str = "") -> Claim:
         """With the figure that a report gives. met: by default, whether it reaches the target."""
         reached = value >= (self.target or 0.0) if met is None else met
         return Claim(self, here, MET if reached else NOT_MET, value, caveat)
@@ -63,6 +63,7 @@ class Claim:
             "value": self.value if self.value is not None and math.isfinite(self.value) else None,
             "verdict": self.verdict,
             "caveat": self.caveat,
+            "place": "host",
         }
 
 
@@ -140,7 +141,7 @@ def to_markdown(found: Iterable[Claim]) -> str:
     for c in found:
         note = f"<br>{c.caveat}" if c.caveat else ""
         lines.append(f"| {c.stated.claim} | {c.stated.paper} | {c.here}{note} | **{c.verdict}** |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", HOST]) + "\n"
 
 
 def _alone(report: Report, family: str, stated: Stated) -> Claim:
@@ -152,7 +153,7 @@ def _alone(report: Report, family: str, stated: Stated) -> Claim:
     here = f"up to {_times(found[best])} ({best}), {_times(geometric_mean(list(found.values())))} on average"
     here += f"; until weights are usable up to {_times(max(ready.values()))}"
     scale = report.configuration.get("scale", 1.0)
-    caveat = HOST if scale == 1.0 else f"{HOST}; models at {scale:g} of the paper's sizes"
+    caveat = "" if scale == 1.0 else f"models at {scale:g} of the paper's sizes"
     return stated.shown(found[best], here, caveat=caveat)
 
 
@@ -205,7 +206,7 @@ def _bottleneck(report: Report) -> Claim:
     before = _median([_computing(cold) for cold, _ in pairs])
     after = _median([_computing(hit) for _, hit in pairs])
     weights = report.configuration.get("function") == "weights"
-    caveat = f"{HOST}; one pass over the weights stands for the computation" if weights else HOST
+    caveat = "one pass over the weights stands for the computation" if weights else ""
     here = f"{after:.0%} of a request is computation with trims, {before:.0%} natively"
     return _LIMIT.shown(after, here, met=after > max(0.5, before), caveat=caveat)
 

@@ -82,7 +82,7 @@ class Report:
     """What was measured, on what, and under which configuration.
 
     made: RFC 3339, when the run began. machine: cpu, cores, memory (bytes), kernel, disk, and limits where they were
-    measured. configuration: plain values that are the same for all cells. models: the zoo. coldness: of all native
+    measured. configuration: plain values that are the same for all cells. models: the zoo. coldness: of the native
     loads that were to be cold. partial: it was interrupted.
     """
 
@@ -154,7 +154,8 @@ def to_json(report: Report) -> str:
         "machine": dict(report.machine),
         "configuration": dict(report.configuration),
         "coldness": None if report.coldness is None else report.coldness.to_dict(),
-        "models": [asdict(model) for model in report.models],
+        # Where a file lies is this machine's business, and this run's.
+        "models": [{**asdict(model), "file": model.file.rpartition("/")[2]} for model in report.models],
         "alone": [asdict(alone) for alone in report.alone],
         "cells": [cell.to_dict() for cell in report.cells],
         "curves": [asdict(curve) for curve in report.curves],
