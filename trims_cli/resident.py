@@ -58,7 +58,16 @@ def warm(
         fields |= {"wait": not no_wait, "evict": not no_evict, "dry_run": dry_run}
         if ttl is not None:
             fields["ttl"] = units.parse_duration(ttl)
+        if dry_run:
+            return _plan(settings, models, fields)
     return _ask(settings, "warm", "pin" if pin else "warm", models, fields, WARM)
+
+
+def _plan(settings: Settings, models: tuple[str, ...], fields: Item) -> int:
+    """Say what warming these together would do."""
+    from trims_cli import planned
+
+    return planned.conclude(settings, *ask(settings, "warm", models, {**fields, "together": True}))
 
 
 def pin(

@@ -40,6 +40,7 @@ SAMPLES: list[Message] = [
         evict=False,
         dry_run=True,
     ),
+    Warm(id=3, ref="m", dry_run=True, together=True),
     Pin(id=3, ref="m", place="disk", flavour="raw", owner="me", reason="gr\u00fc\u00dfe", expires=60.0, timeout=5.0),
     Unpin(id=4, ref="m", owner="me"),
     Evict(id=5, ref="m", place="disk", idle=3.0, until_free=1 << 40, force=True, wait=True, timeout=4.0, dry_run=True),

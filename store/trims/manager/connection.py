@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from trims.wire.framing import Decoder
 
 if TYPE_CHECKING:
+    from trims.residency.foreseeing import Foresight
     from trims.manager.recording import Asked
     from trims.manager.variants import Errand
     from trims.residency.events import Who
@@ -41,6 +42,7 @@ class Connection:
         "descriptor_since",
         "errand",
         "fd",
+        "foresight",
         "inbox",
         "leases",
         "number",
@@ -58,6 +60,7 @@ class Connection:
         self.who: Who | None = None
         self.leases: dict[int, object] = {}
         self.asked: dict[int, Asked] = {}  # requests that have no answer yet, for the recording
+        self.foresight: dict[str, Foresight] = {}  # of the dry runs that belong together, by place
         self.inbox: deque[Message] = deque()
         self.parked = 0  # id of the request that is being looked up
         self.errand: Errand | None = None

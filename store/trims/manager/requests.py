@@ -149,6 +149,12 @@ class Requests:
         ttl = None if m.ttl is None else _time(0.0, m.ttl)
 
         def ask(form: Form, number: int = connection.number, request: int = m.id) -> None:
+            if m.dry_run:
+                self._executor.feed(ev.Tick())  # what is due by now, is
+                seen = connection.foresight = connection.foresight if m.together else {}
+                item = self._executor.machine.foresee(seen, form.key, form.ref, form.nbytes, m.evict)
+                self._answer(connection, m.id, item)
+                return
             what = (number, request, deadline, form.key, form.ref, form.nbytes)
             self._executor.feed(ev.WarmAsked(*what, ttl=ttl, wait=m.wait, evict=m.evict, dry_run=m.dry_run))
 
@@ -194,8 +200,7 @@ class Requests:
         deadline = _time(now, m.timeout)
         if m.condition == "ready":
             item: dict[str, object] = {"condition": "ready", "ref": m.ref, "place": m.place, "held": True}
-            self._executor.recording.answered(connection, m.id, [item])
-            self._server.send(connection, encode(wm.Result(m.id, [item])))
+            self._answer(connection, m.id, item)
             return
         if not m.ref and m.condition != "free":
             raise UsageError(f"a wait for {m.condition} needs a model")
@@ -229,6 +234,11 @@ class Requests:
 
     def _stop(self, connection: Connection, m: wm.Stop, now: float) -> None:
         self._executor.feed(ev.StopAsked(connection.number, m.id, _time(now, m.timeout), drain=m.drain))
+
+    def _answer(self, connection: Connection, id: int, item: dict[str, object]) -> None:
+        """Answer a request that the machine has no part in."""
+        self._executor.recording.answered(connection, id, [item])
+        self._server.send(connection, encode(wm.Result(id, [item])))
 
     def _named(
         self, connection: Connection, id: int, text: str, timeout: float, ask: Callable[[str, str], None]
