@@ -49,8 +49,14 @@ class Ordered(Generic[Entry]):
             del self._blocks[n], self._lasts[n]
             return
         self._lasts[n] = block[-1]
-        if len(block) < BLOCK // 4 and n + 1 < len(self._blocks) and len(self._blocks[n + 1]) < BLOCK // 2:
-            block += self._blocks.pop(n + 1)
+        if len(block) < BLOCK // 4:
+            self._join(n)
+            self._join(n - 1)
+
+    def _join(self, n: int) -> None:
+        """Make one of the blocks n and n + 1, if there are such and both are small."""
+        if 0 <= n < len(self._blocks) - 1 and len(self._blocks[n]) + len(self._blocks[n + 1]) <= BLOCK // 2:
+            self._blocks[n] += self._blocks.pop(n + 1)
             del self._lasts[n]
 
     def since(self, start: tuple[Any, ...]) -> Iterator[Entry]:

@@ -10,14 +10,15 @@ queues measured in bytes:
 
 The main queue's turns lead to an order that can be said without turning it: by hits left, then by place. So its keys
 are sorted by *round*, base + hits left, where `base` counts the full turns. Only a victim that goes turns the queue,
-and each key that is then sent to the end pays with a hit: O(log n) a call, amortised. Of several victims at once, those
-that would move to the main queue meanwhile come last. What is held keeps its place and its hits.
+and each key that is then sent to the end pays with a hit: O(log n) a call, amortised. The first victim is exactly
+the one that the queues would give; of several at once, bytes that would move between the queues meanwhile are left out
+of account. What is held keeps its place and its hits.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Self
@@ -87,14 +88,13 @@ class S3Fifo(Policy):
 
     def chosen(self, key: Key) -> None:
         item = self._items[key]
-        if item.main:
-            self._turn(item)
-            return
-        if item.hits < 2:
+        if not item.main and item.hits < 2:
             self._remember(key, item.nbytes)
-        passed = list(takewhile(lambda standing: standing[1] < item.number, self._grown))
-        for _, _, other in passed:
-            self._promote(other)
+            self._promote(takewhile(lambda standing: standing[1] < item.number, self._grown))
+            return
+        if not item.main:  # the small queue had nothing to give: all of it has moved
+            self._promote(self._grown)
+        self._turn(item)
 
     def remove(self, key: Key) -> None:
         item = self._items.pop(key)
@@ -103,20 +103,26 @@ class S3Fifo(Policy):
             self._leave(item)
 
     def victims(self, now: float) -> Iterator[Key]:
-        small, main = iter(self._small), iter(self._main)
-        new, proved = next(small, None), next(main, None)
-        small_bytes, main_bytes = self._bytes
-        while new or proved:
-            if new and (not proved or small_bytes > SMALL_SHARE * (small_bytes + main_bytes)):
+        small, grown, main = iter(self._small), iter(self._grown), iter(self._main)
+        new, risen, old = next(small, None), next(grown, None), next(main, None)
+        (small_bytes, main_bytes), moved = self._bytes, 0.0
+        while new or risen or old:
+            over = small_bytes > SMALL_SHARE * (small_bytes + main_bytes)
+            if not new and (over or not old):
+                moved = float("inf")
+            ready = risen is not None and risen[1] < moved  # it is in the main queue by now, with no hits left
+            if new and (over or not (ready or old)):
                 yield new[2]
-                small_bytes -= self._items[new[2]].nbytes
+                moved, small_bytes = new[1], small_bytes - self._items[new[2]].nbytes
                 new = next(small, None)
-            elif proved:
-                yield proved[2]
-                main_bytes -= self._items[proved[2]].nbytes
-                proved = next(main, None)
-        for _, _, key in self._grown:
-            yield key
+            elif risen and ready and (not old or old[0] > self._base):
+                yield risen[2]
+                small_bytes -= self._items[risen[2]].nbytes
+                risen = next(grown, None)
+            elif old:
+                yield old[2]
+                main_bytes -= self._items[old[2]].nbytes
+                old = next(main, None)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -141,13 +147,15 @@ class S3Fifo(Policy):
             item.hits = max(0, item.standing[0] - self._base)
         item.standing = None
 
-    def _promote(self, key: Key) -> None:
-        item = self._items[key]
-        self._leave(item)
-        self._bytes[0] -= item.nbytes
-        self._bytes[1] += item.nbytes
-        item.main, item.number, item.hits = True, self._next(), 0
-        self._stand(key, item)
+    def _promote(self, standings: Iterable[tuple[int, int, Key]]) -> None:
+        """Move these from the small to the main queue."""
+        for _, _, key in list(standings):
+            item = self._items[key]
+            self._leave(item)
+            self._bytes[0] -= item.nbytes
+            self._bytes[1] += item.nbytes
+            item.main, item.number, item.hits = True, self._next(), 0
+            self._stand(key, item)
 
     def _turn(self, item: _Item) -> None:
         """The main queue has been turned up to `item`: full turns, and then what stood before it once more."""

@@ -71,7 +71,7 @@ class Sieve(Policy):
             self._used.remove(spot)
             self._unused.add(spot)
             self._marked.discard(spot[1])
-        self._hand = number + 1
+        self._hand = 0 if key == next(reversed(self._spots)) else number + 1  # past the newest it begins again
 
     def remove(self, key: Key) -> None:
         if key in self._held:
