@@ -75,8 +75,12 @@ class Asked:
 def run(settings: Settings, asked: Asked) -> int:
     """Measure what was asked for, say it, write it."""
     bench = _Bench(settings, asked)
-    with World(asked.work_dir, asked.keep) as world:
-        bench.measure(world)
+    try:
+        with World(asked.work_dir, asked.keep) as world:
+            bench.measure(world)
+    except boundary.Ended:
+        bench.interrupted()
+        raise
     return bench.conclude()
 
 
@@ -128,14 +132,16 @@ class _Bench:
                     f"{self._asked.resume} cannot be gone on with", "; ".join(differs[:4]),
                     "give the same flags, or begin another report",
                 )  # fmt: skip
-            self._report = replace(found, partial=True)
+            self._report = found
+            self._save(partial=True)
             return
         self._report = report.Report(
             times.rfc3339(time.time()),
             machine.describe(world.directory),
             about,
-            tuple(_without_file(m) for m in models),
+            tuple(_without_file(model) for model in models),
         )
+        self._save(partial=True)
 
     def _configuration(self, models: Sequence[ModelSpec], budget: int, recorded: Stream | None) -> dict[str, Any]:
         asked = self._asked
@@ -258,6 +264,12 @@ class _Bench:
         for path, text in ((self._path, report.to_json), (self._asked.csv, report.to_csv)):
             if path is not None:
                 _write(path, text(self._kept).encode())
+
+    def interrupted(self) -> None:
+        """Say what is kept."""
+        if self._report is not None and self._path is not None:
+            kept = f"{len(self._report.cells)} of {len(self._shares) * len(self._clients)} cells are in {self._path}"
+            output.note(f"trims: ended early: {kept}; go on with --resume {self._path}")
 
     def conclude(self) -> int:
         """The trace, the pictures, the table; what was odd."""

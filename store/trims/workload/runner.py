@@ -164,7 +164,7 @@ def _check_budget(stream: Stream, world: World) -> None:
         if nbytes > world.budget:
             raise NoRoom(
                 f"the budget of {units.format_size(world.budget)} cannot hold {model.name}",
-                f"it needs {units.format_size(nbytes)}",
+                f"its region takes {nbytes} bytes, the budget is {world.budget}",
                 "give a larger --budget",
             )
 

@@ -8,6 +8,7 @@ inherits another's residents, counters or journal.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -24,12 +25,17 @@ from trims.config import BY_KEY
 from trims.disk.catalog import Catalog
 from trims.disk.importers import open_source
 from trims.disk.ingest import import_model
+from trims.disk.sidecar import read_sidecar
 from trims.disk.store import Store, create_store
 from trims.errors import BadInput, ManagerUnreachable, NoSpace, TrimsError, UsageError, rebuild
+from trims.linux import flock, memfd
+from trims.manifest import table_bytes
 from trims.refs import name_from_path, parse_ref
 from trims.workload.models import ModelSpec
 
 _LONG = 600.0
+_PREFIX = "world-"
+_TURN = 60.0  # seconds to wait while others sweep
 RESERVE = 1 << 30
 """Bytes of disk that an import leaves free: the disk is not ours alone."""
 
@@ -39,7 +45,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A model in the world's store. files: what a load of it reads; form: "raw" or the derived form's key."""
+    """A model in the world's store: the form that its function uses.
+
+    nbytes: of its region, as it counts against the budget. files: what a load of it reads.
+    """
 
     spec: ModelSpec
     ref: str
@@ -66,7 +75,11 @@ class World:
     def __enter__(self) -> World:
         try:
             os.makedirs(self._base, exist_ok=True)
-            self.directory = self._base if self._keep else tempfile.mkdtemp(prefix="world-", dir=self._base)
+            with flock.held(f"{self._base}/lock", exclusive=True, timeout=_TURN):
+                _sweep(self._base)
+                self.directory = self._base if self._keep else tempfile.mkdtemp(prefix=_PREFIX, dir=self._base)
+                self._lock = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
+                fcntl.flock(self._lock, fcntl.LOCK_SH)
         except OSError as error:
             raise UsageError(
                 f"no world can be made in {self._base}", os.strerror(error.errno or 0), "name another --work-dir"
@@ -85,6 +98,7 @@ class World:
             self._remove()
 
     def _remove(self) -> None:
+        os.close(self._lock)
         if not self._keep:
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -132,15 +146,20 @@ class World:
         if entry is None or entry.labels.get("source") != stamp:
             with open_source(model.file) as source:
                 entry = import_model(self.store, source, ref, labels={"source": stamp}).entry
-        files, nbytes = [self.store.paths.container(entry.digest)], entry.nbytes
+        paths = self.store.paths
+        container, sidecar = paths.container(entry.digest), paths.sidecar(entry.digest)
         if model.file.endswith(".onnx"):
             from trims.integrations.ort_builder import build_in_child
             from trims.integrations.ort_key import variant_key
 
             build_in_child(self.store, entry.digest)
-            files = [self.store.paths.variant(entry.digest, variant_key())]
-            nbytes = os.path.getsize(files[0])
-        return Placed(model, ref, entry.digest, nbytes, tuple(files))
+            container, sidecar = (
+                paths.variant(entry.digest, variant_key()),
+                paths.variant_sidecar(entry.digest, variant_key()),
+            )
+        held = read_sidecar(sidecar)
+        nbytes = memfd.pages(held.span_nbytes + len(table_bytes(held.manifest)))
+        return Placed(model, ref, entry.digest, nbytes, (container,))
 
     def _check_space(self, models: Sequence[ModelSpec]) -> None:
         # A model for ONNX Runtime is kept twice: as it is, and as the form that its sessions use.
@@ -246,6 +265,22 @@ def default_directory(environ: Mapping[str, str]) -> str:
     """Where worlds are made unless told otherwise: $XDG_CACHE_HOME/trims/bench."""
     base = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache")
     return os.path.join(base, "trims", "bench")
+
+
+def _sweep(base: str) -> None:
+    """Remove worlds whose process was killed: nobody holds their lock."""
+    for entry in os.listdir(base):
+        path = os.path.join(base, entry)
+        if not entry.startswith(_PREFIX) or not os.path.isdir(path):
+            continue
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            pass  # it is in use
+        finally:
+            os.close(fd)
 
 
 def _flavour(model: ModelSpec) -> str:
