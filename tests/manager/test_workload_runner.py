@@ -125,7 +125,7 @@ def test_a_function_that_fails_is_a_failed_request_with_its_reason(world: World,
     stream = Stream(specs, np.array([0, 1, 0], np.int32))
     os.rename(specs[0].file, specs[0].file + ".away")
     try:
-        with pytest.raises(TrimsError, match="m1.safetensors"):  # found out before any request
+        with pytest.raises(TrimsError, match=r"m1\.safetensors"):  # found out before any request
             runner.run(stream, Setting(side="native"), world)
     finally:
         os.rename(specs[0].file + ".away", specs[0].file)

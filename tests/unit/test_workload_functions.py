@@ -107,7 +107,8 @@ def test_a_dropped_file_is_cold_and_a_read_one_warm(tmp_path: Path) -> None:
 def test_looks_are_proof_only_when_all_agree() -> None:
     assert coldness.found("cold", []) is None
     for cache, shares, proven in (
-        ("cold", [0.0, 0.005], True), ("cold", [0.0, 0.02], False), ("warm", [1.0, 0.995], True), ("warm", [1.0, 0.9], False),
+        ("cold", [0.0, 0.005], True), ("cold", [0.0, 0.02], False),
+        ("warm", [1.0, 0.995], True), ("warm", [1.0, 0.9], False),
     ):  # fmt: skip
         found = coldness.found(cache, shares)
         assert found is not None and found.proven is proven and found.looks == 2
