@@ -13,6 +13,16 @@ import numpy as np
 from helpers import cli
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "cli.json"
+RECORDED = """{"format":"trims.trace/1","kind":"requests","started":"2026-01-01T00:00:00Z","policy":"lru"}
+{"model":{"name":"m:latest","digest":"ab","nbytes":64,"tensors":2}}
+{"model":{"name":"gone"}}
+{"client":{"pid":7,"job":"1_2"}}
+[0.5,0,0,2,0.25,1.5]
+[1.5,0,0,0,0.001,null]
+[2.5,0,1,4,0.001,null]
+{"lost":3}
+{"ended":10.0}
+"""
 VOLATILE = {
     "age", "created", "digest", "files", "filesystem", "free", "hits", "id", "identity", "load_seconds", "nbytes_in",
     "origin", "path", "pid", "reclaimable", "seconds", "since", "socket", "started", "store", "stored", "time", "used",
@@ -38,6 +48,8 @@ def test_json_of_every_command(manager: Any, home: Path) -> None:
     out, source = home / "out.npz", home / "new.npy"
     cli.fill(store, m=cli.small(1), n=cli.small(5))
     np.save(source, np.arange(6, dtype=np.float32))
+    recorded = home / "recorded.jsonl"
+    recorded.write_text(RECORDED)
     commands: list[tuple[str, ...]] = [
         ("init", str(home / "other")),
         ("import", str(source), "--name", "p:v1"),
@@ -63,6 +75,8 @@ def test_json_of_every_command(manager: Any, home: Path) -> None:
         ("show", "m", "--history"),
         ("policy",),
         ("policy", "lru"),
+        ("trace", "record", str(home / "new.jsonl"), "--for", "1ms"),
+        ("trace", "show", str(recorded)),
     ]
     found = {}
     for number, words in enumerate(commands):

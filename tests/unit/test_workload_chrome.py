@@ -55,6 +55,16 @@ def test_what_is_known_of_the_whole_is_kept():
     assert document["otherData"] == {"machine": "n1"}
 
 
+def test_numbers_that_are_none_are_null_or_left_out():
+    found = [Span("s", "", 0, 1, "p", "r", {"a": math.nan, "b": [math.inf, {"c": -math.inf}], "d": b"x"})]
+    counters = [Counter("n", 1, "p", {"x": math.nan, "y": 2.0}), Counter("n", 2, "p", {"x": math.nan})]
+    events = chrome_rules.check("".join(write([*found, *counters])))
+    assert [e["args"] for e in events if e["ph"] in "XC"] == [
+        {"a": None, "b": [None, {"c": None}], "d": "b'x'"},
+        {"y": 2.0},
+    ]
+
+
 def test_spans_that_overlap_get_rows_of_their_own_and_those_that_nest_do_not():
     outer, inner = Span("o", "", 0, 10, "p", "r"), Span("i", "", 2, 3, "p", "r")
     across, after = Span("a", "", 5, 12, "p", "r"), Span("f", "", 12, 13, "p", "r")

@@ -138,6 +138,8 @@ def test_a_stream_asks_again_for_what_the_store_had():
 
 def test_the_peak_counts_who_is_there_at_once():
     clients = (TracedClient(1),)
+    relay = rows((0, 0, 0, HIT, 0, 2), (2, 0, 0, HIT, 0, 2))  # one comes as the other goes
+    assert Trace("x", (TracedModel("m", "d"),), clients, relay).peak() == 2
     requests = rows(
         (0, 0, 0, LOADED, 1, 1), (2, 0, 0, JOINED, 0, 1), (2.5, 0, 0, HIT, 0, 1), (9, 0, 0, HIT, 0, math.nan)
     )

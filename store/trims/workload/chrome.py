@@ -73,6 +73,8 @@ def write(events: Iterable[Event], origin: float = 0.0, about: Mapping[str, Any]
     rows = _Rows()
     comma = "\n"
     for event in events:
+        if isinstance(event, Counter) and not any(map(math.isfinite, event.values.values())):
+            continue  # it says nothing
         for line in (*rows.introduce(event), _line(event, rows, origin)):
             yield comma + line
             comma = ",\n"
