@@ -171,7 +171,7 @@ def main() -> int:
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
     parser.add_argument("--scale", type=float, default=1.0, help="of the paper's models: their sizes times this")
     parser.add_argument("--large", action="store_true", help="the paper's large models too, up to 4 GiB each")
-    parser.add_argument("--architectures", action="store_true", help="the paper's models as graphs where one is known")
+    parser.add_argument("--architectures", action="store_true", help="the paper's small models as graphs")
     parser.add_argument("--seed", type=int, default=0, help="of the paper's models")
     parser.add_argument("--dir", type=Path, default=ZOO / "paper", help="of the paper's models")
     parser.add_argument("--quiet", action="store_true", help="print nothing")

@@ -199,7 +199,7 @@ def test_a_cut_off_file_is_built_again(tmp_path: Path) -> None:
 def test_an_interrupt_at_any_step_leaves_nothing_half_done(
     tmp_path: Path, hook: Callable[[Callable[[str], None]], None]
 ) -> None:
-    models = some("SqueezeNet-v1.0", "GoogLeNet")
+    models = some("SqueezeNet-v1.0", "NIN")
     seen: list[str] = []
     hook(seen.append)
     zoo.build(models, tmp_path / "whole", scale=SCALE)

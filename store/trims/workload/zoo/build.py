@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from trims.workload.models import ModelSpec
-from trims.workload.zoo.exported import Unavailable
 from trims.workload.zoo.files import Directory, Entry, held, read_manifest
-from trims.workload.zoo.recipes import Recipe, choose, stand_in
+from trims.workload.zoo.recipes import Recipe, choose
 from trims.workload.zoo.table import ZooModel, check_scale
 
 Progress = Callable[[str, int, int], None]
@@ -33,8 +32,8 @@ def build(
     """The specs of `models` with true sizes and `file` set, each built when missing from `directory` (made if missing).
 
     models: of `paper_models(scale)` and `large_models(scale)`; scale: the same again.
-    architectures: graphs for all small models that have one, not only the light ones; a scale below 1 narrows their
-    layers, so their sizes follow it only roughly. weights_only: safetensors files and no graphs at all.
+    architectures: graphs for all small models, not only the light ones; a scale below 1 narrows their layers, so their
+    sizes follow it only roughly. weights_only: safetensors files and no graphs at all.
     Raises UsageError (scale), NoSpace before anything is written, LockTimeout when another build is at work there,
     BadInput when a file of the user's is in the way.
     """
@@ -48,7 +47,7 @@ def build(
 
 
 def sources(specs: Sequence[ModelSpec]) -> list[str]:
-    """What the file of each of the built `specs` was made from: "trims", "onnx light_vgg19", "synthetic", ..."""
+    """What the file of each of the built `specs` was made from: "architecture", "onnx light_vgg19", "synthetic"..."""
     return [str(read_manifest(os.path.dirname(spec.file))[os.path.basename(spec.file)]["source"]) for spec in specs]
 
 
@@ -82,11 +81,8 @@ class _Meter:
 
 
 def _make(room: Directory, recipe: Recipe, meter: _Meter) -> ModelSpec:
-    """The spec of the file of `recipe`, built when missing; synthetic tensors stand in for a library that fails."""
-    try:
-        entry = room.entry(recipe.file) or room.add(recipe.file, meter.watch(recipe))
-    except Unavailable:
-        return _make(room, stand_in(recipe), meter)
+    """The spec of the file of `recipe`, built when missing."""
+    entry = room.entry(recipe.file) or room.add(recipe.file, meter.watch(recipe))
     return replace(
         recipe.model.spec,
         nbytes=entry["bytes"],

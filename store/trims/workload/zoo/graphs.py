@@ -1,42 +1,35 @@
-"""The graph of a model, from whichever source its table entry names, and what is said and counted of it."""
+"""The graph of any model of the table, written out by its family's module, and what is said and counted of it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
-from trims.workload.zoo import exported
-from trims.workload.zoo.light import draw, light
-from trims.workload.zoo.noise import Noise
-from trims.workload.zoo.table import ZooModel
-from trims.workload.zoo.written import written
+from trims.workload.zoo.branching import branching
+from trims.workload.zoo.chain import chain
+from trims.workload.zoo.inception import inception
+from trims.workload.zoo.mixed import mixed
+from trims.workload.zoo.residual import residual
+from trims.workload.zoo.table import ARCHITECTURES
+
+_FAMILIES: dict[str, Callable[[str, int, float], onnx.ModelProto]] = {
+    "branching": branching,
+    "chain": chain,
+    "inception": inception,
+    "mixed": mixed,
+    "residual": residual,
+}
 
 
-def graph(model: ZooModel, source: str, seed: int, width: float) -> onnx.ModelProto:
-    """`model` from `source` as ONNX with weights that follow from the seed, for a float32 input of 1x3xSxS.
+def graph(name: str, seed: int = 0, width: float = 1.0) -> onnx.ModelProto:
+    """A model of the table as ONNX: float32 "x" 1x3xSxS to "y" 1xC, with weights that follow from the seed.
 
-    width: of every layer, where the source is "trims"; the others come as they are.
-    Raises exported.Unavailable when the source's library does not work.
+    width: every layer's number of channels, the classes too, is multiplied by it and rounded.
     """
-    library, _, constructor = source.partition(" ")
-    if library == "trims":
-        return written(model.spec.name, seed, width)
-    if library == "onnx":
-        return light(constructor, seed)
-    proto = exported.export(source)
-    _redraw(proto, Noise(seed, model.spec.name))
-    return proto
-
-
-def _redraw(model: onnx.ModelProto, noise: Noise) -> None:
-    """Give every weight of the graph new values; constants that are no weights stay."""
-    uses = {name: (node.op_type, at) for node in model.graph.node for at, name in enumerate(node.input)}
-    for tensor in model.graph.initializer:
-        use = uses.get(tensor.name, ("", 0))
-        if use[0] in ("Conv", "Gemm", "MatMul", "BatchNormalization") and tensor.data_type == TensorProto.FLOAT:
-            tensor.CopyFrom(numpy_helper.from_array(draw(noise, tuple(tensor.dims), use), tensor.name))
+    return _FAMILIES[ARCHITECTURES[name]](name, seed, width)
 
 
 def weights(model: onnx.ModelProto) -> tuple[int, int]:

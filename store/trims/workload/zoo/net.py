@@ -34,21 +34,37 @@ class Net:
         self,
         x: str,
         out: int,
-        kernel: int,
+        kernel: int | tuple[int, int],
         stride: int = 1,
-        pad: int = 0,
+        pad: int | tuple[int, int] = 0,
         *,
         groups: int = 1,
         whole: int = 1,
         bias: bool = False,
     ) -> str:
-        """A convolution to `out` channels before narrowing, to a multiple of `whole`: the groups of it and the next."""
-        wide = self.wide(out, whole)
+        """A convolution to `out` channels before narrowing, to a multiple of `whole`: the groups of it and the next.
+
+        kernel, pad: of rows and of columns, or of both.
+        """
+        return self.exact(x, self.wide(out, whole), kernel, stride, pad, groups, bias)
+
+    def exact(
+        self,
+        x: str,
+        channels: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        pad: int | tuple[int, int] = 0,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> str:
+        """A convolution to exactly `channels` channels: for layers that must fit others, as one group a channel."""
+        sides, pads = _pair(kernel), _pair(pad)
         name = f"conv{len(self._nodes)}"
-        inputs = [x, self._weight(f"{name}.weight", (wide, self.channels[x] // groups, kernel, kernel))]
+        inputs = [x, self._weight(f"{name}.weight", (channels, self.channels[x] // groups, *sides))]
         if bias:
-            inputs.append(self._tensor(f"{name}.bias", self._noise.normal((wide,), 0.01)))
-        return self._op("Conv", inputs, wide, strides=[stride] * 2, pads=[pad] * 4, group=groups)
+            inputs.append(self._tensor(f"{name}.bias", self._noise.normal((channels,), 0.01)))
+        return self._op("Conv", inputs, channels, strides=[stride] * 2, pads=[*pads, *pads], group=groups)
 
     def norm(self, x: str) -> str:
         """Batch normalisation, as it is after training: four vectors."""
@@ -89,6 +105,22 @@ class Net:
     def add(self, x: str, y: str) -> str:
         return self._op("Add", [x, y], self.channels[x])
 
+    def times(self, x: str, factor: float) -> str:
+        """Every value times a constant, which is a node and no weight."""
+        name = f"factor{len(self._nodes)}"
+        self._nodes.append(helper.make_node("Constant", [], [name], value_float=factor))
+        return self._op("Mul", [x, name], self.channels[x])
+
+    def split(self, x: str, first: int) -> tuple[str, str]:
+        """The first `first` channels, and the others."""
+        sizes = [first, self.channels[x] - first]
+        name = f"sizes{len(self._nodes)}"
+        self._weights.append(numpy_helper.from_array(np.array(sizes, np.int64), name))
+        parts = (f"{name}.first", f"{name}.rest")
+        self._nodes.append(helper.make_node("Split", [x, name], list(parts), axis=1))
+        self.channels |= dict(zip(parts, sizes, strict=True))
+        return parts
+
     def concat(self, *values: str) -> str:
         return self._op("Concat", list(values), sum(self.channels[value] for value in values), axis=1)
 
@@ -113,3 +145,7 @@ class Net:
     def _tensor(self, name: str, value: Floats) -> str:
         self._weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
+
+
+def _pair(n: int | tuple[int, int]) -> tuple[int, int]:
+    return (n, n) if isinstance(n, int) else n

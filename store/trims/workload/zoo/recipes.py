@@ -1,9 +1,9 @@
 """What a model of the paper becomes as a file. The first that applies:
 
-its graph, as ONNX with random weights    at scale 1 the onnx package's light ones; with architectures=True all that are
-                                          written out here, narrowed to the scale, and at scale 1 those of libraries
+its graph, as ONNX with random weights    with architectures=True any small model, narrowed to the scale;
+                                          else at scale 1 those that the onnx package has as light models
 its true tensors, as safetensors          a large model at scale 1
-synthetic tensors, as safetensors         everything else, and whatever lacks its library
+synthetic tensors, as safetensors         everything else
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trims.linux import atomic
-from trims.workload.zoo import exported, plain, synthetic
+from trims.workload.zoo import plain, synthetic
 from trims.workload.zoo.files import Entry
 from trims.workload.zoo.noise import Noise
 from trims.workload.zoo.table import LIGHT, ZooModel, chain_of
 
+ARCHITECTURE = "architecture"
+NARROWED = "narrowed architecture"
 SYNTHETIC = "synthetic"
 TENSORS = "true tensors, no graph"
 
@@ -47,31 +49,21 @@ class Recipe:
         return f"{self.model.spec.name}.{kind}.x{self.scale:g}.seed{self.seed}.{end}"
 
     def fill(self, fd: int, step: Step) -> Entry:
-        """Write the file to an empty descriptor; returns what zoo.json says of it. Raises exported.Unavailable."""
+        """Write the file to an empty descriptor; returns what zoo.json says of it."""
         return _graph(self, fd, step) if self.is_graph else _tensors(self, fd, step)
 
 
 def choose(model: ZooModel, seed: int, scale: float, architectures: bool, weights_only: bool) -> Recipe:
     """The recipe for `model` under these wishes."""
-    source = "" if weights_only or model.spec.family == "large" else _graph_source(model, scale, architectures)
-    if not source:
-        source = TENSORS if model.spec.family == "large" and scale == 1.0 else SYNTHETIC
+    large = model.spec.family == "large"
+    light = LIGHT.get(model.spec.name)
+    if architectures and not weights_only and not large:
+        source = ARCHITECTURE if scale == 1.0 else NARROWED
+    elif light and scale == 1.0 and not weights_only:
+        source = f"onnx {light}"
+    else:
+        source = TENSORS if large and scale == 1.0 else SYNTHETIC
     return Recipe(model, source, seed, scale)
-
-
-def stand_in(recipe: Recipe) -> Recipe:
-    """What is built where a library turned out not to work."""
-    return Recipe(recipe.model, SYNTHETIC, recipe.seed, recipe.scale)
-
-
-def _graph_source(model: ZooModel, scale: float, architectures: bool) -> str:
-    """Where the graph of a small model comes from, "" for nowhere."""
-    if not architectures:
-        light = LIGHT.get(model.spec.name)
-        return f"onnx {light}" if light and scale == 1.0 else ""
-    if model.architecture == "trims":
-        return "trims"
-    return model.architecture if scale == 1.0 and exported.is_installed(model.architecture) else ""
 
 
 def _tensors(recipe: Recipe, fd: int, step: Step) -> Entry:
@@ -83,9 +75,12 @@ def _tensors(recipe: Recipe, fd: int, step: Step) -> Entry:
 
 
 def _graph(recipe: Recipe, fd: int, step: Step) -> Entry:
-    from trims.workload.zoo import graphs  # onnx takes 0.2 s to import, and most builds find their files there
+    from trims.workload.zoo import graphs, light  # onnx takes 0.2 s to import, and most builds find their files there
 
-    proto = graphs.graph(recipe.model, recipe.source, recipe.seed, recipe.scale**0.5)
+    if recipe.source in (ARCHITECTURE, NARROWED):
+        proto = graphs.graph(recipe.model.spec.name, recipe.seed, recipe.scale**0.5)
+    else:
+        proto = light.light(LIGHT[recipe.model.spec.name], recipe.seed)
     graphs.mark(proto, _metadata(recipe))
     tensors, nbytes = graphs.weights(proto)
     data = proto.SerializeToString(deterministic=True)

@@ -32,15 +32,17 @@ LIGHT = {
 """The light models of the onnx package that are within 2 % of the table's size. BVLC's AlexNet, the light one, is
 CaffeNet but for the order of pooling and normalisation; the table's own AlexNet is the one without groups."""
 
-CONSTRUCTED = {
-    "DPN68": "timm dpn68",
-    "DPN92": "timm dpn92",
-    "Inception-v3": "torchvision inception_v3",
-    "Inception-v4": "timm inception_v4",
-    "Inception-ResNet-v2": "timm inception_resnet_v2",
-    "Xception": "timm legacy_xception",
+_NAMES = {
+    "chain": "AlexNet CaffeNet RCNN-ILSVRC13 NIN VGG16 VGG16-SOD VGG16-SOS VGG19",
+    "branching": "GoogLeNet Inception-BN-v3 InceptionBN-21k-v2 SqueezeNet-v1.0 SqueezeNet-v1.1",
+    "inception": "Inception-v3 Inception-v4 Inception-ResNet-v2",
+    "mixed": "DPN68 DPN92 Xception",
+    "residual": "LocationNet ResNet18-v2 ResNet34-v2 ResNet50 ResNet50-v2 ResNet101 ResNet101-v2 ResNet152 ResNet152-v2"
+    " ResNet152-11k ResNet200-v2 ResNet269-v2 ResNeXt26-32x4d ResNeXt50 ResNeXt50-32x4d ResNeXt101 ResNeXt101-32x4d"
+    " WRN50-v2",
 }
-"""The models whose graph comes from another library's constructor; `written` has all others."""
+ARCHITECTURES = {name: family for family, names in _NAMES.items() for name in names.split()}
+"""The table's models → the family of their graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class ZooModel:
 
     spec: what a workload asks for; its size is the table's times the scale until the file is built.
     paper_mib, paper_internal_bytes: the table's own figures, 0 where the paper gives none.
-    architecture: where its graph can come from: "trims" (written out here) or "LIBRARY CONSTRUCTOR" (`CONSTRUCTED`).
+    architecture: the family of its graph, a module of this package: one of the words of ARCHITECTURES.
     """
 
     spec: ModelSpec
@@ -69,7 +71,7 @@ def paper_models(scale: float = 1.0) -> list[ZooModel]:
 def _row(row: dict[str, str], scale: float) -> ZooModel:
     name, tensors, mib = row["name"], int(row["tensors"]), float(row["weights_mib"])
     spec = ModelSpec(name, scaled(int(mib * MIB), tensors, scale), tensors)
-    return ZooModel(spec, int(row["id"]), mib, int(row["internal_bytes"]), CONSTRUCTED.get(name, "trims"))
+    return ZooModel(spec, int(row["id"]), mib, int(row["internal_bytes"]), ARCHITECTURES[name])
 
 
 def large_models(scale: float = 1.0, up_to: int = 4 * GIB) -> list[ZooModel]:
@@ -84,7 +86,7 @@ def large_models(scale: float = 1.0, up_to: int = 4 * GIB) -> list[ZooModel]:
         tensors = len(plain.shapes(plain.CHAINS[name.partition("-")[0]]))
         spec = ModelSpec(name, scaled(nbytes, tensors, scale), tensors, family="large")
         if nbytes <= up_to:
-            found.append(ZooModel(spec, 38 + at, 0.0, 0, "trims"))
+            found.append(ZooModel(spec, 38 + at, 0.0, 0, "chain"))
     return found
 
 

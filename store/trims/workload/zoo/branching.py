@@ -1,4 +1,4 @@
-"""Networks written out layer by layer: the chains of `plain`, SqueezeNet, GoogLeNet and Inception-BN.
+"""SqueezeNet, GoogLeNet and Inception-BN: networks whose modules branch and join, with biases.
 
 Sources: Iandola et al. 2016 (fire modules; 1.1 pools earlier), Szegedy et al. 2015, Table 1, Ioffe and Szegedy 2015 in
 the form of MXNet's example, which has a bias beside each normalisation (416 tensors, as the table says). The 21k form
@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import onnx
 
-from trims.workload.zoo import plain
 from trims.workload.zoo.net import Net
 from trims.workload.zoo.noise import Noise
-from trims.workload.zoo.residual import NETWORKS, residual
 
 _SQUEEZE = {
     "SqueezeNet-v1.0": ((96, 7), (16, 16, 32, 0, 32, 48, 48, 64, 0, 64)),
@@ -38,44 +36,17 @@ _INCEPTION_BN = (
 
 _INCEPTION_BN_CLASSES = {"Inception-BN-v3": 1000, "InceptionBN-21k-v2": 21841}
 
-WRITTEN = frozenset({*plain.CHAINS, *NETWORKS, *_SQUEEZE, "GoogLeNet", *_INCEPTION_BN_CLASSES})
-"""The names of the table that `written` takes."""
+NETWORKS = frozenset({"GoogLeNet", *_SQUEEZE, *_INCEPTION_BN_CLASSES})
 
 
-def written(name: str, seed: int, width: float = 1.0) -> onnx.ModelProto:
-    """One of WRITTEN as ONNX, every layer's width times `width`; all take one float32 1x3xSxS, S 224 or 227."""
-    if name in NETWORKS:
-        return residual(name, seed, width)
-    noise = Noise(seed, name)
-    if name in plain.CHAINS:
-        return _chain(name, plain.CHAINS[name], noise, width)
-    net = Net(noise, 224, width)
+def branching(name: str, seed: int, width: float = 1.0) -> onnx.ModelProto:
+    """One of NETWORKS for a 1x3x224x224 input."""
+    net = Net(Noise(seed, name), 224, width)
     if name in _SQUEEZE:
         return net.model(name, _squeezenet(net, *_SQUEEZE[name]))
     if name == "GoogLeNet":
         return net.model(name, _googlenet(net))
     return net.model(name, _inception_bn(net, _INCEPTION_BN_CLASSES[name]))
-
-
-def _chain(name: str, chain: plain.Chain, noise: Noise, width: float) -> onnx.ModelProto:
-    net, x, side = Net(noise, chain.side, width), "x", chain.side
-    flat, whole = False, max(layer.groups for layer in chain.layers if isinstance(layer, plain.Conv))
-    for layer in chain.layers:
-        last = layer is chain.layers[-1]
-        if isinstance(layer, plain.Conv):
-            shape = (layer.out, layer.kernel, layer.stride, layer.pad)
-            x = net.relu(net.conv(x, *shape, groups=layer.groups, whole=whole, bias=True))
-        elif isinstance(layer, plain.Pool):
-            x = net.pool(x, layer.kernel, layer.stride, ceil=layer.ceil)
-        elif isinstance(layer, plain.Norm):
-            x = net.lrn(x)
-        elif isinstance(layer, plain.Average):
-            x = net.average(x)
-        else:
-            x = net.full(x if flat else net.flatten(x, side), layer.out)
-            x, flat = (x if last else net.relu(x)), True
-        side = plain.side_after(layer, side)
-    return net.model(name, x)
 
 
 def _squeezenet(net: Net, first: tuple[int, int], widths: tuple[int, ...]) -> str:
