@@ -64,11 +64,24 @@ def simulate_(
         int | None, typer.Option("--nodes", metavar="N", help="A fleet of so many machines, each with the budget.")
     ] = None,
     routing: Annotated[
-        str, typer.Option("--routing", metavar="NAME", help="Of a fleet: random, hash, warm-first, or all.")
+        str,
+        typer.Option("--routing", metavar="LIST", help="Of a fleet: random, hash, hash:k=2, warm-first, or all."),
     ] = "warm-first",
     disk: Annotated[
-        str, typer.Option("--disk", metavar="SIZE", help="Of a fleet: disk of each machine, as --budget.")
+        str,
+        typer.Option("--disk-budget", "--disk", metavar="SIZE", help="Of a fleet: disk of each machine, as --budget."),
     ] = "100%",
+    disk_filled: Annotated[
+        bool, typer.Option("--disk-filled", help="Of a fleet: disks hold at the start what fits; else they are empty.")
+    ] = False,
+    remote_bandwidth: Annotated[
+        str | None,
+        typer.Option("--remote-bandwidth", metavar="SIZE", help="Of a fleet: bytes a second to each machine, as 1GiB."),
+    ] = None,
+    egress: Annotated[
+        str | None,
+        typer.Option("--egress", metavar="SIZE", help="Of a fleet: bytes a second that the remote store gives in all."),
+    ] = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Write a report, JSON, as of `bench workload`.")
     ] = None,
@@ -87,5 +100,6 @@ def simulate_(
     machine = MachineAsked(budget, policy, min_resident, ttl, cache, cost, native)
     files = simulating.Files(output, csv, picture)
     if nodes is not None:
-        return simulating_fleet.run(settings, workload, machine, files, nodes, routing, disk)
+        fleet = simulating_fleet.FleetAsked(nodes, routing, disk, disk_filled, remote_bandwidth, egress)
+        return simulating_fleet.run(settings, workload, machine, files, fleet)
     return simulating.run(settings, workload, machine, files)

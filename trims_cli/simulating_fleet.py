@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from trims import units
 from trims.errors import UsageError
-from trims.workload import fleet
+from trims.workload import fleet, routing
+from trims.workload.cost import Cost
 from trims.workload.models import total_bytes
 from trims_cli import output
 from trims_cli.output import Column, Item
@@ -21,26 +22,36 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def run(
-    settings: Settings, workload: Workload, machine: MachineAsked, files: Files, machines: int, routing: str, disk: str
-) -> int:
-    """Simulate the fleet under every policy, share and number of clients."""
+@dataclass(frozen=True, slots=True)
+class FleetAsked:
+    """The options that say what the fleet is."""
+
+    machines: int
+    routing: str
+    disk: str
+    filled: bool
+    bandwidth: str | None
+    egress: str | None
+
+
+def run(settings: Settings, workload: Workload, machine: MachineAsked, files: Files, given: FleetAsked) -> int:
+    """Simulate the fleet under every routing, policy, share and number of clients."""
     if machine.native or files.csv is not None or files.picture is not None:
         raise UsageError("a fleet has no native side, cells or pictures", "", "leave --native, --csv and --picture out")
-    prices, policies = read_cost(machine.cost), read_policies(machine.policy)
-    ways = fleet.ROUTING if routing == "all" else tuple(routing.split(","))
+    prices, policies, ways = read_link(read_cost(machine.cost), given), read_policies(machine.policy), read_ways(given)
     cases = list(read_cases(workload, machine, prices))
     items: list[Item] = []
     with Counter(settings, sum(len(case.stream) for case in cases) * len(policies) * len(ways)) as counter:
         for case in cases:
-            room = units.parse_size(disk, total_bytes(case.models))
+            room = units.parse_size(given.disk, total_bytes(case.models))
             for policy in policies:
                 for way in ways:
-                    asked = fleet.Fleet(machines, way, replace(case.setup, policy=policy), room, workload.seed)
-                    served = fleet.serve(case.stream, asked, prices, counter.of(way))
+                    node = replace(case.setup, policy=policy)
+                    asked = fleet.Fleet(given.machines, way, node, room, given.filled, workload.seed)
+                    served = fleet.serve(case.stream, asked, prices, counter.of(str(way)))
                     counter.passed(len(case.stream))
-                    whole = {"routing": way, "policy": policy, "share": case.share, "clients": case.stream.clients,
-                             "machines": machines, "measured": prices.measured}  # fmt: skip
+                    whole = {"routing": str(way), "policy": policy, "share": case.share, "clients": case.stream.clients,
+                             "machines": given.machines, "measured": prices.measured}  # fmt: skip
                     items += _items(served, whole)
     if files.output is not None:
         write_text(files.output, output.document("simulate", [output.to_json(_plain(item)) for item in items]))
@@ -51,11 +62,31 @@ def run(
     return 0
 
 
+def read_ways(given: FleetAsked) -> tuple[routing.Routing, ...]:
+    """The ways of routing, each once, in the order given. Raises UsageError."""
+    names = routing.KNOWN if given.routing == "all" else given.routing.split(",")
+    return tuple(dict.fromkeys(routing.parse(name) for name in names))
+
+
+def read_link(prices: Cost, given: FleetAsked) -> Cost:
+    """The costs with the link to the remote store that was asked for. Raises UsageError."""
+    link = prices.remote
+    for name, text in (("alone", given.bandwidth), ("together", given.egress)):
+        if text is not None:
+            asked = units.parse_size(text.removesuffix("/s"))
+            if asked < 1:
+                raise UsageError(f"a link of {text} cannot be simulated", "nothing would ever arrive")
+            link = replace(link, **{name: float(asked)})
+    return replace(prices, remote=link)
+
+
 def _items(served: fleet.Served, about: Item) -> list[Item]:
     """One a tier; figures of the whole fleet stand in each."""
     n, summary = max(1, len(served.outcomes)), served.summary
+    mean, most = served.spread
     whole = {
         **about, "machines_used": served.machines_used, "imbalance": served.imbalance, "egress": served.egress,
+        "busy_imbalance": served.busy_imbalance, "replicas_mean": mean, "replicas_max": most,
         "evictions": served.counters.get("evictions", 0), "fleet_mean": summary.mean, "fleet_p99": summary.p99,
         "throughput": summary.throughput, "seconds": summary.seconds, "_share": percent(about["share"]),
     }  # fmt: skip
@@ -79,5 +110,6 @@ def _sentence(item: Item) -> str:
         f"p99 {seconds(item['fleet_p99'])}, {item['throughput']:.4g} requests a second; "
         f"{units.format_size(item['egress'])} from the remote store; "
         f"{item['machines_used']} of {item['machines']} machines asked"
-        f", the busiest {item['imbalance']:.2f} times the mean"
+        f", the busiest {item['imbalance']:.2f} times the mean; a model on {item['replicas_mean']:.2f} of them"
+        f", at most {item['replicas_max']}"
     )

@@ -89,12 +89,26 @@ def test_a_fleet_has_a_row_a_tier(runtime: object) -> None:
     assert "of 5 machines asked" in cli.run("simulate", *FEW, "--nodes", "5").stdout
 
 
+def test_a_fleet_has_the_disks_and_the_link_that_were_asked_for(runtime: object) -> None:
+    words = (*FEW, "--nodes", "3", "--routing", "hash,hash:k=2", "--models", "20")
+    fast, slow, filled = (
+        items(*words, *more)
+        for more in (("--remote-bandwidth", "10GiB", "--egress", "100GiB/s"), ("--egress", "10MiB"), ("--disk-filled",))
+    )
+    assert [row["routing"] for row in fast[::4]] == ["hash:k=1", "hash:k=2"]
+    assert fast[0]["replicas_max"] == 1 and fast[0]["egress"] > 0 and fast[0]["busy_imbalance"] >= 1
+    assert slow[0]["fleet_mean"] > 5 * fast[0]["fleet_mean"] and filled[0]["egress"] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (("--policy", "best"), 2, "no policy 'best'"),
         (("--cost", "/no/such/file"), 16, "cannot be read"),
         (("--nodes", "2", "--native"), 2, "no native side"),
+        (("--nodes", "0"), 2, "1 to 1000 can"),
+        (("--nodes", "2", "--routing", "hash,nearest"), 2, "unknown routing 'nearest'"),
+        (("--nodes", "2", "--egress", "0"), 2, "nothing would ever arrive"),
     ],
 )
 def test_what_cannot_be_simulated_is_said_in_one_line(

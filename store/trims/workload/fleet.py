@@ -1,104 +1,62 @@
 """Many machines behind one router, on paper: each is a `simulator.Node`, the real machine under the virtual clock.
 
-A model's bytes are in one of three tiers of the machine that serves the request: its host memory (the real policy and
+A model's bytes are in one of three places of the machine that serves the request: its host memory (the real policy and
 budget), its own disk (a cache of whole models, least recently used first to go), or the remote store. What comes from
 the remote store goes to memory and onto the disk at once. Transfers to one machine come one after another over its link
 (`remote.alone` bytes a second); those to all machines share the store's (`remote.together`). Writing to the disk costs
-no time here.
+no time here. A request is sent to its machine when it begins; `routing` says to which.
 
-Routing, of each request when it begins:
-
-    random       any machine, by the stream's own generator
-    hash         always the same one for a model: that with the highest hash of (model, machine), so that a machine more
-                 or less moves only its own models (rendezvous hashing: Thaler and Ravishankar 1998)
-    warm-first   the least loaded of those where it is resident or being loaded; when there is none, or each has more
-                 than twice as many requests as cores, the less loaded of the two with the highest hashes
-
-Machines are made when they are first asked. Events at one time: transfers of the remote store first, then machines in
-their order, then arrivals. A machine's own order is the simulator's.
+Machines are made when they are first asked, so that idle ones cost nothing. Of events at one time, transfers of the
+remote store come first, then machines in their order, then arrivals; a machine's own order is the simulator's.
+One machine whose disk holds everything does exactly what `simulate` does.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from trims.errors import UsageError
 from trims.residency.effects import Free, Load
 from trims.workload import outcomes as rows
+from trims.workload import routing as routes
 from trims.workload.clientele import Clientele, Watch
 from trims.workload.cost import Cost
 from trims.workload.plan import Stream
+from trims.workload.served import DISK, HOST, JOINED, REMOTE, TIERS, Served, Tier, tiers
 from trims.workload.sharing import Sharing
 from trims.workload.simulator import Node, Prices, Setup, Table, steady
-from trims.workload.summary import Summary, summarise
+from trims.workload.summary import summarise
 
-ROUTING: Final = ("random", "hash", "warm-first")
-TIERS: Final = ("host", "joined", "disk", "remote")
-HOST, JOINED, DISK, REMOTE = range(4)
 MOST: Final = 1000
-_CHOICES = 2
+__all__ = ["DISK", "HOST", "JOINED", "MOST", "REMOTE", "TIERS", "Disk", "Fleet", "Served", "Tier", "serve"]
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """machines: how many, 1 to 1,000. node: each of them. disk: bytes of models on the disk of each."""
+    """machines: how many, 1 to 1,000. node: each of them. disk: bytes of models on the disk of each.
+
+    filled: whether each disk holds at the start what fits of the models, in their order (most popular first where a
+    plan made them); else all are empty. Raises UsageError for values out of range.
+    """
 
     machines: int
-    routing: str
+    routing: routes.Routing
     node: Setup
     disk: int
+    filled: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.machines <= MOST:
             raise UsageError(f"a fleet of {self.machines} machines cannot be simulated", f"1 to {MOST} can")
-        if self.routing not in ROUTING:
-            raise UsageError(f"no routing {self.routing!r}", "", f"known: {', '.join(ROUTING)}")
-
-
-@dataclass(frozen=True, slots=True)
-class Tier:
-    """Requests whose model was there, its bytes, and their latency in seconds; NaN where there are none."""
-
-    name: str
-    requests: int
-    nbytes: int
-    mean: float
-    p99: float
-
-
-@dataclass(frozen=True)
-class Served:
-    """What came of a stream. node, tier: int[n] of each request. egress: bytes that left the remote store.
-
-    imbalance: requests of the busiest machine over the mean of all, idle ones included. counters: sums over machines.
-    """
-
-    outcomes: rows.Outcomes
-    summary: Summary
-    node: npt.NDArray[np.int32]
-    tier: npt.NDArray[np.uint8]
-    tiers: tuple[Tier, ...]
-    egress: int
-    imbalance: float
-    machines_used: int
-    counters: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, without the rows."""
-        tiers = {t.name: {"requests": t.requests, "nbytes": t.nbytes, "mean": t.mean, "p99": t.p99} for t in self.tiers}
-        return {
-            "summary": self.summary.to_dict(), "tiers": tiers, "egress": self.egress, "imbalance": self.imbalance,
-            "machines_used": self.machines_used, "counters": self.counters,
-        }  # fmt: skip
+        if self.disk < 0:
+            raise UsageError("a disk of less than nothing cannot be simulated", f"{self.disk} bytes")
 
 
 def serve(stream: Stream, fleet: Fleet, cost: Cost, watch: Watch | None = None) -> Served:
@@ -107,28 +65,20 @@ def serve(stream: Stream, fleet: Fleet, cost: Cost, watch: Watch | None = None) 
     with steady():
         run.serve()
     made = run.table.outcomes()
-    node, tier = np.array(run.node, dtype=np.int32), np.frombuffer(run.tier, dtype=np.uint8).copy()
+    summary = summarise(made, stream.models)
+    made["client"] = run.node
+    tier = np.frombuffer(run.tier, dtype=np.uint8).copy()
     tier[made["how"] == rows.HIT], tier[made["how"] == rows.JOINED] = HOST, JOINED
-    counts = np.bincount(node, minlength=fleet.machines)
+    busy = np.zeros(fleet.machines)
     counters: dict[str, int] = {}
-    for each in run.nodes.values():
-        for name, value in each.machine.counters.items():
+    for number, machine in run.machines.items():
+        busy[number] = machine.busy
+        for name, value in machine.machine.counters.items():
             counters[name] = counters.get(name, 0) + value
-    imbalance = float(counts.max() * fleet.machines / len(stream)) if len(stream) else 1.0
     return Served(
-        made, summarise(made, stream.models), node, tier, _tiers(made, stream, tier), run.egress, imbalance,
-        int(np.count_nonzero(counts)), counters,
+        made, summary, tier, tiers(made, stream, tier), run.egress, np.array(run.peak, dtype=np.int32),
+        np.bincount(made["client"], minlength=fleet.machines), busy, counters,
     )  # fmt: skip
-
-
-def _tiers(made: rows.Outcomes, stream: Stream, tier: npt.NDArray[np.uint8]) -> tuple[Tier, ...]:
-    nbytes = np.array([model.nbytes for model in stream.models], dtype=np.int64)[stream.model]
-    found = []
-    for number, name in enumerate(TIERS):
-        seconds = rows.latency(made)[tier == number]
-        mean, p99 = (float(seconds.mean()), float(np.percentile(seconds, 99))) if len(seconds) else (np.nan, np.nan)
-        found.append(Tier(name, len(seconds), int(nbytes[tier == number].sum()), mean, p99))
-    return tuple(found)
 
 
 class Disk:
@@ -139,6 +89,9 @@ class Disk:
     def __init__(self, budget: int) -> None:
         self._budget, self.used = budget, 0
         self._models: OrderedDict[int, int] = OrderedDict()
+
+    def __contains__(self, model: int) -> bool:
+        return model in self._models
 
     def use(self, model: int) -> bool:
         """Whether it is there; then it was used just now."""
@@ -156,22 +109,36 @@ class Disk:
         while self.used > self._budget:
             self.used -= self._models.popitem(last=False)[1]
 
+    def fill(self, nbytes: list[int]) -> None:
+        """Put there what fits of the models, the first as if used last."""
+        for model, size in enumerate(nbytes):
+            if self.used + size <= self._budget:
+                self._models[model] = size
+                self._models.move_to_end(model, last=False)
+                self.used += size
+
 
 class _Machine(Node):
-    """One machine of the fleet. pull: called with (time, machine, model, what) for bytes that it does not have."""
+    """One machine of the fleet. busy: seconds in which requests were under way. line: what waits for its link."""
 
-    def __init__(self, run: _Run, number: int, disk: int) -> None:
-        super().__init__(run.table, run.prices, run.fleet.node, run.clients.next)
-        self.number, self.disk = number, Disk(disk)
+    def __init__(self, run: _Run, number: int) -> None:
+        super().__init__(run.table, run.prices, run.fleet.node, run.free)
+        self.number, self.disk = number, Disk(run.fleet.disk)
+        if run.fleet.filled:
+            self.disk.fill(run.prices.nbytes)
         self.line: deque[tuple[int, Load | int]] = deque()
-        self._run, self._reads = run, True
+        self.busy = self.since = 0.0
+        self._run = run
 
     def _fetch(self, now: float, model: int, what: Load | int) -> None:
         run = self._run
         if isinstance(what, Load):
-            run.where.setdefault(model, {})[self.number] = None
+            run.appears(model, self.number)
+            waiters = self.machine.waiters(what.key)
+            request = waiters[0][1] if waiters else None  # the one whose doing the load is
+        else:
+            request = what
         here = self.disk.use(model)
-        request = what if isinstance(what, int) else self._first(what)
         if request is not None:
             run.tier[request] = DISK if here else REMOTE
         if here:
@@ -182,14 +149,18 @@ class _Machine(Node):
         if len(self.line) == 1:
             run.pull(now, self)
 
-    def _first(self, load: Load) -> int | None:
-        """The request whose doing a load is."""
-        waiters = self.machine.waiters(load.key)
-        return waiters[0][1] if waiters else None
+    def _alone(self, now: float, request: int) -> None:
+        """Natively too, the file has to be on this machine. Its memory did not get the model."""
+        self._run.where[self._table.model[request]].pop(self.number, None)
+        if not self.disk.use(self._table.model[request]):
+            self._table.how[request] = rows.NATIVE
+            self._fetch(now, self._table.model[request], request)
+        else:
+            self._run.tier[request] = DISK
+            super()._alone(now, request)
 
     def _give_back(self, free: Free, now: float) -> None:
-        model = int(free.key.digest, 16)
-        self._run.where[model].pop(self.number, None)
+        self._run.where[int(free.key.digest, 16)].pop(self.number, None)
         super()._give_back(free, now)
 
     def arrived(self, now: float) -> None:
@@ -208,14 +179,25 @@ class _Run:
     def __init__(self, stream: Stream, fleet: Fleet, cost: Cost, watch: Watch | None) -> None:
         self.fleet, self.cost = fleet, cost
         self.table, self.prices = Table(stream), Prices(stream.models, cost, fleet.node.cache)
-        self.nodes: dict[int, _Machine] = {}
+        self.machines: dict[int, _Machine] = {}
         self.node, self.tier = [0] * len(stream), bytearray(len(stream))
         self.where: dict[int, dict[int, None]] = {}
+        self.peak = [0] * len(stream.models)
         self.egress = 0
+        self._running = [0] * fleet.machines
+        self._on = [0] * stream.clients
         self.clients = Clientele(stream, self.table, self._start, watch)
         self._remote: Sharing[_Machine] = Sharing(lambda transfers, _: cost.remote.speed(transfers))
         self._dues: list[tuple[float, int]] = []
-        self._route = self._router(len(stream))
+        self._first = Disk(fleet.disk)
+        if fleet.filled:
+            self._first.fill(self.prices.nbytes)
+        prices = self.prices
+        compute = [
+            prices.start + a + c + prices.cost.finish for a, c in zip(prices.attach, prices.compute, strict=True)
+        ]
+        view = routes.View(self.table.model, self._running, self.where, compute, self._load, cost.slower)
+        self._route = routes.router(fleet.routing, fleet.machines, view, fleet.seed)
 
     def serve(self) -> None:
         self.clients.serve(self._due, self._step)
@@ -226,76 +208,60 @@ class _Run:
         self.egress += nbytes
         self._remote.add(now, self.cost.remote.seconds(nbytes), machine)
 
+    def appears(self, model: int, number: int) -> None:
+        """A model is on its way to a machine's memory, from the moment on that the first request for it goes there."""
+        there = self.where.setdefault(model, {})
+        there[number] = None
+        if len(there) > self.peak[model]:
+            self.peak[model] = len(there)
+
+    def _load(self, model: int, number: int) -> float:
+        """Seconds that bringing a model to a machine costs as things are."""
+        machine = self.machines.get(number)
+        if model in (self._first if machine is None else machine.disk):
+            return self.prices.load[model]
+        link = self.cost.remote
+        waiting = sum(self.prices.nbytes[which] for which, _ in machine.line) if machine is not None else 0
+        return link.seconds(waiting + self.prices.nbytes[model]) / link.speed(len(self._remote) + 1)
+
+    def free(self, now: float, client: int) -> None:
+        """A client has finished its request."""
+        number = self._on[client]
+        self._running[number] -= 1
+        if not self._running[number]:
+            machine = self.machines[number]
+            machine.busy += now - machine.since
+        self.clients.next(now, client)
+
     def _start(self, now: float, request: int, client: int) -> None:
         number = self._route(request)
-        node = self.nodes.get(number)
-        if node is None:
-            node = self.nodes[number] = _Machine(self, number, self.fleet.disk)
-        self.node[request] = number
-        node.start(now, request, client)
-        self._note(node)
+        machine = self.machines.get(number)
+        if machine is None:
+            machine = self.machines[number] = _Machine(self, number)
+        if not self._running[number]:
+            machine.since = now
+        self._running[number] += 1
+        self._on[client] = self.node[request] = number
+        self.appears(self.table.model[request], number)
+        machine.start(now, request, client)
+        self._note(machine)
 
-    def _note(self, node: _Machine) -> None:
-        if node.due < inf:
-            heapq.heappush(self._dues, (node.due, node.number))
+    def _note(self, machine: _Machine) -> None:
+        if machine.due < inf:
+            heapq.heappush(self._dues, (machine.due, machine.number))
 
     def _due(self) -> float:
-        dues, nodes = self._dues, self.nodes
-        while dues and nodes[dues[0][1]].due != dues[0][0]:
+        dues, machines = self._dues, self.machines
+        while dues and machines[dues[0][1]].due != dues[0][0]:
             heapq.heappop(dues)
         return min(self._remote.due, dues[0][0] if dues else inf)
 
     def _step(self) -> None:
         now = self._due()
         if self._remote.due <= now:
-            node = self._remote.pop()
-            node.arrived(now)
+            machine = self._remote.pop()
+            machine.arrived(now)
         else:
-            node = self.nodes[heapq.heappop(self._dues)[1]]
-            node.step()
-        self._note(node)
-
-    # ---- routing
-
-    def _router(self, n: int) -> Callable[[int], int]:
-        machines, model = self.fleet.machines, self.table.model
-        if self.fleet.routing == "random":
-            rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.fleet.seed, spawn_key=(4,))))
-            picked: list[int] = (rng.random(n) * machines).astype(np.int64).tolist()
-            return picked.__getitem__
-        owners: dict[int, list[int]] = {}
-
-        def preferred(asked: int) -> list[int]:
-            found = owners.get(asked)
-            if found is None:
-                found = owners[asked] = rendezvous(asked, machines, _CHOICES)
-            return found
-
-        if self.fleet.routing == "hash":
-            return lambda request: preferred(model[request])[0]
-        return lambda request: self._warmest(model[request], preferred(model[request]))
-
-    def _warmest(self, model: int, preferred: list[int]) -> int:
-        nodes, most = self.nodes, 2 * self.cost.cores
-        warm = min(self.where.get(model, ()), key=lambda number: (nodes[number].running, number), default=None)
-        if warm is not None and nodes[warm].running <= most:
-            return warm
-        return min(preferred, key=lambda number: nodes[number].running if number in nodes else 0)
-
-
-def rendezvous(model: int, machines: int, count: int) -> list[int]:
-    """The machines with the highest hashes of (model, machine), best first: `count` of them or all.
-
-    The hash is SplitMix64's finaliser (Steele, Lea, Flood 2014) over both numbers.
-    """
-    with np.errstate(over="ignore"):
-        x = np.arange(1, machines + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        x ^= _mix(np.uint64(model + 1) * np.uint64(0xD1B54A32D192ED03))
-        order = np.argsort(_mix(x), kind="stable")[::-1]
-    return [int(number) for number in order[:count]]
-
-
-def _mix(x: Any) -> Any:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+            machine = self.machines[heapq.heappop(self._dues)[1]]
+            machine.step()
+        self._note(machine)
