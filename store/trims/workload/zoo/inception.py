@@ -60,7 +60,7 @@ def _resnet_v2() -> list[Module | Residual]:
     large = ("192", "192 224:1x3 256:3x1")
     shrink = (("384:3/2", "256 256:3 384:3/2", "max"), ("256 384:3/2", "256 288:3/2", "256 288:3 320:3/2", "max"))
     stem: list[Module] = [("32:3/2 32:3v 64:3 max 80 192:3v max",), ("96", "48 64:5", "64 96:3 96:3", "avg 64")]
-    tail = [*[Residual(large, 0.2)] * 9, Residual(large, 1.0, relu=False), ("1536",)]
+    tail: list[Module | Residual] = [*[Residual(large, 0.2)] * 9, Residual(large, 1.0, relu=False), ("1536",)]
     return [*stem, *[small] * 10, shrink[0], *[middle] * 20, shrink[1], *tail]
 
 
