@@ -30,7 +30,8 @@ COMMANDS = {
     "warm": "resident", "pin": "resident", "unpin": "resident", "evict": "resident", "wait": "resident",
     "ps": "resident", "top": "top", "policy": "policy",
     "trace record": "trace", "trace show": "trace",
-    "simulate": "simulate", "bench workload": "bench", "bench paper": "bench",
+    "simulate": "simulate", "bench workload": "bench", "bench paper": "bench", "bench calibrate": "bench",
+    "bench validate": "bench",
     "config": "tools", "completion": "tools", "help": "tools",
 }  # fmt: skip
 _GROUPS = {

@@ -114,14 +114,23 @@ def bench_paper_(
     cache: Annotated[
         str, typer.Option("--cache", metavar="STATE", help="The page cache that native loads find: cold or warm.")
     ] = "cold",
+    share: Annotated[
+        str | None, typer.Option("--share", metavar="LIST", help="Only these shares of the models, as 10%,100%.")
+    ] = None,
+    clients: Annotated[
+        str | None, typer.Option("--clients", metavar="LIST", help="Only so many at once, as 1,10.")
+    ] = None,
+    requests: Annotated[int | None, typer.Option("--requests", metavar="N", help="How many a cell.")] = None,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="The report, JSON.")
-    ] = "bench-paper.json",
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="The report; bench-paper.json if not given.")
+    ] = None,
     csv: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="The cells too, as CSV.")] = None,
     pictures: Annotated[
         str | None, typer.Option("--pictures", "--picture", metavar="DIR", help="Draw the report, as PNG and SVG.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the report in FILE.")] = False,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="FILE", help="Measure what this report lacks, and add it.")
+    ] = None,
     work_dir: Annotated[
         str | None, typer.Option("--work-dir", metavar="DIR", help="Where models, store and manager lie meanwhile.")
     ] = None,
@@ -129,5 +138,45 @@ def bench_paper_(
     """Run the paper's experiments and put what this machine shows beside each of its claims."""
     from trims_cli import bench_paper
 
-    asked = bench_paper.Asked(quick, all, scale, function, cache, output, csv, pictures, resume, work_dir)
+    asked = bench_paper.Asked(
+        quick, all, scale, function, cache, share, clients, requests, output, csv, pictures, resume, work_dir
+    )
     return bench_paper.run(settings, asked)
+
+
+def bench_calibrate_(
+    settings: Settings,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The cost file, JSON, for `trims simulate --cost`."),
+    ] = None,
+    scale: Annotated[float, typer.Option("--scale", metavar="X", help="Size of the models; 1 is the paper's.")] = 0.1,
+    requests: Annotated[int, typer.Option("--requests", "-n", metavar="N", help="Requests of each run.")] = 300,
+    work_dir: Annotated[
+        str | None, typer.Option("--work-dir", metavar="DIR", help="Where models, store and manager lie meanwhile.")
+    ] = None,
+) -> int:
+    """Measure what requests and loads cost on this machine, for simulated runs."""
+    from trims_cli import bench_cost
+
+    return bench_cost.run_calibrate(settings, output, scale, requests, work_dir)
+
+
+def bench_validate_(
+    settings: Settings,
+    cost: Annotated[
+        str | None, typer.Option("--cost", metavar="FILE", help="A cost file; without one, it calibrates first.")
+    ] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The verdicts, JSON.")] = None,
+    scale: Annotated[float, typer.Option("--scale", metavar="X", help="Size of the models; 1 is the paper's.")] = 0.1,
+    requests: Annotated[int, typer.Option("--requests", "-n", metavar="N", help="Requests of each run.")] = 1000,
+    repeats: Annotated[int, typer.Option("--repeats", metavar="N", help="Real runs of each check.")] = 3,
+    only: Annotated[str | None, typer.Option("--only", metavar="LIST", help="Some of the checks, as 1,4.")] = None,
+    work_dir: Annotated[
+        str | None, typer.Option("--work-dir", metavar="DIR", help="Where models, store and manager lie meanwhile.")
+    ] = None,
+) -> int:
+    """Serve five workloads for real and simulated, and say whether hit rates and latencies agree."""
+    from trims_cli import bench_cost
+
+    return bench_cost.run_validate(settings, output, cost, scale, requests, repeats, only, work_dir)
