@@ -18,6 +18,7 @@ from trims.residency.events import (
     Key,
     Opened,
     PinAsked,
+    PolicyAsked,
     Released,
     Restored,
     StopAsked,
@@ -27,7 +28,7 @@ from trims.residency.events import (
     Who,
 )
 from trims.residency.machine import Machine
-from trims.residency.policy import Lru
+from trims.residency.policies import make
 
 FOREVER = float("inf")
 
@@ -72,8 +73,16 @@ def cancel(model: str, number: int) -> Cancel:
 class Script(World):
     """A world of one place, `host`, with clients 1 to 5 connected; client n has pid 100 + n."""
 
-    def __init__(self, budget: int = 10, ttl: float = FOREVER, pin_cap: int | None = None) -> None:
-        machine = Machine({"host": budget}, Lru(), ttl, {"host": pin_cap} if pin_cap is not None else None)
+    def __init__(
+        self,
+        budget: int = 10,
+        ttl: float = FOREVER,
+        pin_cap: int | None = None,
+        policy: str = "lru",
+        min_resident: float = 0.0,
+    ) -> None:
+        cap = {"host": pin_cap} if pin_cap is not None else None
+        machine = Machine({"host": budget}, make(policy), ttl, cap, min_resident)
         super().__init__(machine, {"host": budget})
         self.requests = 0
         for conn in range(1, 6):
@@ -108,6 +117,9 @@ class Script(World):
 
     def wait_for(self, condition: str, model: str = "", nbytes: int = 0, wait: float = 60) -> list[Effect]:
         return acts(self.tell(WaitAsked(*self.asked(5, wait), condition, "host", model * 8, f"{model}:latest", nbytes)))
+
+    def change(self, policy: str, conn: int = 5) -> list[Effect]:
+        return acts(self.tell(PolicyAsked(*self.asked(conn, 60), make(policy))))
 
     def forget(self, model: str, force: bool = False) -> list[Effect]:
         return acts(self.tell(ForgetAsked(*self.asked(5, 60), model * 8, force)))

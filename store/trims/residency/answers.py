@@ -34,7 +34,7 @@ _WHY_KEPT = {**_WHY, IDLE: "kept", YOUNG: "kept"}  # where the policy never evic
 def warm_item(
     residency: Residency, outcome: str, seconds: float, victims: Iterable[Item] = (), more: Item | None = None
 ) -> Item:
-    """One item of the answer to warm and pin. more: what a dry run adds, from `room_for`."""
+    """One item of the answer to warm and pin. more: what a dry run adds: need and free."""
     return {
         "ref": residency.ref,
         "digest": residency.key.digest,
@@ -46,11 +46,6 @@ def warm_item(
         "victims": list(victims),
         **(more or {}),
     }
-
-
-def room_for(place: Place, need: int) -> Item:
-    """What a dry run says besides: the bytes that have to be found, and those that are free (spare pages are)."""
-    return {"need": need, "free": _free(place)}
 
 
 def _free(place: Place) -> int:
@@ -162,7 +157,7 @@ def not_that_free(core: Core, place: Place, need: int) -> TrimsError:
 
 
 def _never(place: Place) -> str:
-    return f"and the policy {place.policy.name} never evicts"
+    return f"nothing is evicted under the policy {place.policy.name}"
 
 
 def _in_the_way(core: Core, stand: list[Item]) -> str:

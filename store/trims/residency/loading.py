@@ -10,13 +10,13 @@ their way leaves its wish.
 from __future__ import annotations
 
 from trims.errors import DeviceLost, TimedOut, TrimsError
-from trims.residency import answers, ripening, room, wishes
+from trims.residency import answers, ripening, wishes
 from trims.residency.core import Core
 from trims.residency.effects import Reply
 from trims.residency.events import AttachAsked, Loaded, LoadFailed, PinAsked, WarmAsked
+from trims.residency.foreseeing import Foresight, foresee
 from trims.residency.history import Cause
 from trims.residency.leaving import abandon, gone
-from trims.residency.policy import Shortage
 from trims.residency.records import Place, Residency, Waiter
 from trims.residency.states import ABSENT, DOOMED, LOADING, RESIDENT
 
@@ -41,7 +41,7 @@ def ask(core: Core, event: Want) -> None:
         assert residency is not None
         _attach(core, event, place, residency)
     elif isinstance(event, WarmAsked) and event.dry_run:
-        _dry_run(core, event, place, residency)
+        _dry_run(core, event)
     elif isinstance(event, AttachAsked) and event.deadline <= core.now:
         core.counters["misses"] += 1
         what = f"{event.ref} is not on {event.key.place}"
@@ -91,20 +91,14 @@ def _enlist(core: Core, event: Want, place: Place, residency: Residency) -> None
         core.prompt.append(waiter)
 
 
-def _dry_run(core: Core, event: WarmAsked, place: Place, residency: Residency | None) -> None:
+def _dry_run(core: Core, event: WarmAsked) -> None:
     asked = (event.conn, event.request)
-    shown = residency or Residency(event.key, event.ref, event.nbytes, core.ttl)
-    if shown.state in (RESIDENT, LOADING):
-        outcome = "already" if shown.state == RESIDENT else "loading"
-        core.reply(asked, (answers.warm_item(shown, outcome, 0.0, (), answers.room_for(place, 0)),))
-        return
-    plan = room.plan(core, place, shown.nbytes, event.evict)
-    if isinstance(plan, Shortage):
-        core.refuse(asked, answers.no_room(core, place, event.ref, shown.nbytes, but=residency))
-        return
-    victims = [answers.victim_item(core.residencies[key]) for key in plan.victims]
-    room_for = answers.room_for(place, shown.nbytes)
-    core.reply(asked, (answers.warm_item(shown, "would-warm", 0.0, victims, room_for),))
+    try:
+        item = foresee(core, Foresight(), event.key, event.ref, event.nbytes, event.evict)
+    except TrimsError as error:
+        core.refuse(asked, error)
+    else:
+        core.reply(asked, (item,))
 
 
 def serve(core: Core, residency: Residency, waiter: Waiter, outcome: str) -> None:
@@ -167,7 +161,8 @@ def failed(core: Core, event: LoadFailed) -> None:
     if residency.state == LOADING:
         error = event.error or TrimsError(f"{residency.ref} could not be loaded").to_dict()
         core.counters["load_failures"] += 1
-        core.tell(residency, "load failed", Cause(str(error.get("message", "")), residency.load_cause.by))
+        cause = Cause(str(error.get("message", "")), residency.load_cause.by)
+        core.tell(residency, "load failed", cause, core.now - residency.load_began)
         core.log(f"load of {residency.ref} to {event.key.place} failed: {error.get('message', '')}", "warning")
         wishes.refuse_all(core, residency, error)
     core.move(residency, "failed")
