@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from trims.errors import BadInput, UsageError
 from trims.refs import name_from_path, parse_ref
-from trims.workload import own, trace, zoo
+from trims.workload import own, trace
 from trims.workload.models import ModelSpec, positions
 from trims.workload.plan import Stream
 from trims.workload.world import default_directory
@@ -34,6 +34,8 @@ def choose(settings: Settings, asked: Asked) -> tuple[tuple[ModelSpec, ...], Str
 
 def _paper(settings: Settings, asked: Asked) -> tuple[ModelSpec, ...]:
     """The 37 small models of the paper, built when missing."""
+    from trims.workload import zoo  # all its graphs: only for those who build them
+
     base = os.path.abspath(asked.work_dir or default_directory(os.environ))
     directory = os.path.join(base, "zoo")
     tensors_only = asked.setting.function in ("weights", "torch")

@@ -140,7 +140,8 @@ def guard(stream: Stream, setting: Setting, world: World) -> tuple[str, ...]:
     Natively each client holds a copy of its model at a time: at worst all of them the largest one.
     """
     if setting.side == "trims":
-        _check_budget(stream, world)
+        for model in stream.models:
+            check_budget(model, world.of(model).nbytes, world.budget)
     largest = max((model.nbytes for model in stream.models), default=0)
     private = stream.clients * largest if setting.side == "native" else 0
     need = private + (world.budget if world.running else 0)
@@ -157,16 +158,14 @@ def guard(stream: Stream, setting: Setting, world: World) -> tuple[str, ...]:
     return ()
 
 
-def _check_budget(stream: Stream, world: World) -> None:
-    """Raise NoRoom when a model of the stream can never be resident."""
-    for model in stream.models:
-        nbytes = world.of(model).nbytes
-        if nbytes > world.budget:
-            raise NoRoom(
-                f"the budget of {units.format_size(world.budget)} cannot hold {model.name}",
-                f"its region takes {nbytes} bytes, the budget is {world.budget}",
-                "give a larger --budget",
-            )
+def check_budget(model: ModelSpec, nbytes: int, budget: int) -> None:
+    """Raise NoRoom when a model whose region takes `nbytes` can never be resident."""
+    if nbytes > budget:
+        raise NoRoom(
+            f"the budget of {units.format_size(budget)} cannot hold {model.name}",
+            f"its region takes {nbytes} bytes, the budget is {budget}",
+            "give a larger --budget",
+        )
 
 
 def _models(stream: Stream, setting: Setting, world: World) -> list[dict[str, Any]]:
