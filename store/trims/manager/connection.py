@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from trims.wire.framing import Decoder
 
 if TYPE_CHECKING:
-    from trims.residency.foreseeing import Foresight
     from trims.manager.recording import Asked
     from trims.manager.variants import Errand
     from trims.residency.events import Who
+    from trims.residency.foreseeing import Foresight
     from trims.wire.messages import Message
 
 QUEUE_LIMIT = 4 << 20
