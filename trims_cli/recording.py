@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from trims import units
 from trims.client.control import Control
 from trims.errors import ManagerUnreachable, TrimsError, UsageError
 from trims.linux import atomic
-from trims.workload import trace
+from trims.workload import popularity, trace
 from trims.workload.outcomes import FAILED, HIT, JOINED, LOADED
+from trims.workload.plan import Stream
 from trims.workload.traced import Trace, TracedModel
 from trims_cli import boundary, output, tracing
 from trims_cli.output import Column, Item
@@ -41,9 +43,8 @@ def record(settings: Settings, file: str, duration: str | None, force: bool) -> 
         out = tracing.Output(file, force)
         try:
             recorder, cursor = tracing.begin(control, out, _Describing(str(control.welcome["store"])))
-            if not settings.quiet and sys.stderr.isatty():
-                output.note("recording; Ctrl-C ends it")
-            how = tracing.record(recorder, cursor, out, recorder.began + seconds)
+            with _Watched(settings, recorder) as watched:
+                how = tracing.record(recorder, cursor, out, recorder.began + seconds, watched)
         finally:
             out.close()
     item = {
@@ -52,11 +53,32 @@ def record(settings: Settings, file: str, duration: str | None, force: bool) -> 
     }  # fmt: skip
     if how.error is not None:
         why = f"{file} has the {recorder.requests} requests until then"
-        raise ManagerUnreachable("the manager ended while it was recorded", why, "see `trims logs`")
+        raise ManagerUnreachable(how.error.what, why, how.error.hint)
     _say(settings, item)
     if how.number == signal.SIGHUP:
         boundary.die(how.number)
     return 0
+
+
+class _Watched:
+    """A line on the terminal behind standard error that says how far it is, and is gone at the end."""
+
+    def __init__(self, settings: Settings, recorder: tracing.Recorder) -> None:
+        watched = not settings.quiet and settings.form == "table" and settings.config["ui.progress"] != "off"
+        self._draw, self._recorder = watched and sys.stderr.isatty(), recorder
+
+    def __enter__(self) -> _Watched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._draw:
+            sys.stderr.write("\r\x1b[K")
+
+    def __call__(self) -> None:
+        if self._draw:
+            age = units.format_age(time.monotonic() - self._recorder.began)
+            sys.stderr.write(f"\r\x1b[Krecording: {self._recorder.requests} requests in {age}; Ctrl-C ends it")
+            sys.stderr.flush()
 
 
 def _say(settings: Settings, item: Item) -> None:
@@ -137,7 +159,8 @@ def summary(found: Trace) -> dict[str, Any]:
     waits = rows["wait"][rows["how"] != FAILED]
     held = rows["held"][~np.isnan(rows["held"])]
     digests = {m.digest for m in found.models if m.digest}
-    sizes = np.array([m.nbytes for m in found.models] or [0], dtype=np.int64)
+    stream = found.stream()
+    figures = popularity.describe(stream).to_dict()
     return {
         "started": found.started,
         "seconds": found.seconds,
@@ -152,11 +175,26 @@ def summary(found: Trace) -> dict[str, Any]:
         "wait_p99": float(np.quantile(waits, 0.99)) if len(waits) else None,
         "held_mean": float(held.mean()) if len(held) else None,
         "still_held": int(np.isnan(rows["held"]).sum()) - counts["failed"],
-        "bytes_asked": int(sizes[rows["model"]].sum()) if len(found) else 0,
-        "bytes_of_models": sum({m.digest: m.nbytes for m in found.models if m.digest}.values()),
+        "bytes_asked": figures["bytes_asked"],
+        "bytes_of_models": figures["working_set"],
+        "zipf": figures["zipf"], "reuse_p50": figures["reuse_p50"],
+        "lru": _lru(stream),
         "lost": found.lost,
         "about": dict(found.about),
     }  # fmt: skip
+
+
+def _lru(stream: Stream) -> list[dict[str, Any]]:
+    """What an LRU of a tenth, a quarter, half and three quarters of all bytes would have hit."""
+    total = stream.working_set()
+    shares = (0.1, 0.25, 0.5, 0.75)
+    if not total:
+        return []
+    curve = popularity.lru_curve(stream, [int(share * total) for share in shares])
+    return [
+        {"share": share, "budget": int(budget), "hit_rate": float(rate)}
+        for share, budget, rate in zip(shares, curve.budgets, curve.hit_rate, strict=True)
+    ]
 
 
 def models(found: Trace) -> list[Item]:
@@ -191,6 +229,9 @@ def _text(item: Item) -> str:
         f"{item['hits']} hits ({hit}), {item['joined']} joined, {item['loaded']} loaded, {item['failed']} failed; "
         f"wait p50 {ms(item['wait_p50'])}, p99 {ms(item['wait_p99'])}",
     ]
+    if item["lru"]:
+        rates = ", ".join(f"{units.format_size(r['budget'])} {100 * r['hit_rate']:.0f}%" for r in item["lru"])
+        lines.append(f"LRU would hit, within a budget of {rates}")
     if item["lost"]:
         lines.append(f"{item['lost']} events are missing: they came faster than they could be recorded")
     return "\n".join(lines)

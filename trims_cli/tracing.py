@@ -143,18 +143,23 @@ class Ended:
     error: ManagerUnreachable | None = None
 
 
-def record(recorder: Recorder, cursor: Cursor, out: Output, until: float) -> Ended:
-    """Record until then (CLOCK_MONOTONIC), or a signal, or the manager's end; then write the last lines."""
+def record(
+    recorder: Recorder, cursor: Cursor, out: Output, until: float, told: Callable[[], None] = lambda: None
+) -> Ended:
+    """Record until then (CLOCK_MONOTONIC), or a signal, or the manager's end; then write the last lines.
+
+    told: called after every turn, for whoever watches.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
-        how = _turns(recorder, cursor, out, until)
+        how = _turns(recorder, cursor, out, until, told)
         out.write(recorder.end(time.monotonic()))
         return how
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _turns(recorder: Recorder, cursor: Cursor, out: Output, until: float) -> Ended:
+def _turns(recorder: Recorder, cursor: Cursor, out: Output, until: float, told: Callable[[], None]) -> Ended:
     while True:
         left = until - time.monotonic()
         came = signal.sigtimedwait(ENDING, max(0.0, min(TURN, left)))
@@ -164,6 +169,7 @@ def _turns(recorder: Recorder, cursor: Cursor, out: Output, until: float) -> End
             return Ended(error=error)
         if lines:
             out.write(lines)
+        told()
         if came is not None or left <= 0:
             return Ended(came.si_signo if came is not None else 0)
 

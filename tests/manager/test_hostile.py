@@ -17,6 +17,7 @@ from trims.wire.messages import (
     Pin,
     Release,
     Status,
+    Trace,
     Unpin,
     WaitFor,
     Warm,
@@ -47,7 +48,7 @@ def message(rng: random.Random, digests: list[str]):
     id = rng.choice((1, 2, 3, 4, 5, 10**30))
     ref, place, time = rng.choice(NAMES), rng.choice(PLACES), rng.choice(TIMES[:5])
     flags = {name: rng.random() < 0.5 for name in ("wait", "evict", "dry_run", "force")}
-    kind = rng.randrange(9)
+    kind = rng.randrange(10)
     if kind <= 1:
         variant = rng.choice(("raw", "auto", "", "../x", "ort-1"))
         return Attach(id, ref, place, variant, rng.choice(("", "../y", "ort-2")), time)
@@ -83,6 +84,8 @@ def message(rng: random.Random, digests: list[str]):
     if kind == 7:
         condition = rng.choice(("ready", "warm", "gone", "idle", "attached", "free"))
         return WaitFor(id, condition, ref, place, rng.choice(NUMBERS), time)
+    if kind == 8:
+        return Trace(id, rng.choice(NUMBERS), rng.choice(NUMBERS))
     return Forget(id, rng.choice((*digests, "x", "")), flags["force"])
 
 

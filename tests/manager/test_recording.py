@@ -168,6 +168,19 @@ def test_a_recording_ends_by_itself_and_goes_to_standard_output(put, manager):
     assert len(found) == 0 and 0.05 <= found.seconds < 20
 
 
+def test_a_person_sees_how_far_a_recording_is(manager, home):
+    import pexpect
+
+    words = ["trace", "record", str(home / "t.jsonl")]
+    person = pexpect.spawn(cli.TRIMS[0], [*cli.TRIMS[1:], *words], encoding="utf-8", timeout=30)
+    person.expect("recording: 0 requests in .*; Ctrl-C ends it")
+    person.sendintr()
+    person.expect("recorded 0 requests for 0 models by 0 clients")
+    person.expect(pexpect.EOF)
+    person.close()
+    assert person.exitstatus == 0 and read(home / "t.jsonl").seconds > 0
+
+
 def test_a_file_that_is_there_stays_unless_force_says_otherwise(manager, home):
     path = home / "t.jsonl"
     path.write_text("mine")
