@@ -119,8 +119,9 @@ def test_a_profile_has_many_small_and_few_huge_tensors() -> None:
 
 def test_noise_never_repeats_and_has_the_asked_deviation() -> None:
     noise = Noise(3, "a")
-    cuts = [cut.tobytes() for cut in noise.cuts(1 << 21, 0.5)]
-    assert len(set(cuts)) == len(cuts) == 8
+    cuts = [cut.copy() for cut in noise.cuts(1 << 21, 0.5)]
+    assert len({cut.tobytes() for cut in cuts}) == len(cuts) == 8
+    assert len({round(float(cut.std()), 3) for cut in cuts}) > 4  # no cut is a shifted copy of another
     values = noise.normal((300, 1000), 0.5)
     assert values.shape == (300, 1000) and np.isfinite(values).all()
     assert values.std() == pytest.approx(0.5, rel=0.5)

@@ -103,7 +103,10 @@ def test_built_graphs_say_what_they_are_and_run(tmp_path: Path) -> None:
 
 def test_graphs_narrow_to_about_the_scale_with_all_their_tensors(tmp_path: Path) -> None:
     models = [model for model in zoo.paper_models(0.01) if model.spec.name in ("VGG16", "ResNet50", "DPN68")]
-    specs = zoo.build(models, tmp_path, scale=0.01, architectures=True)
+    calls: list[tuple[str, int, int]] = []
+    specs = zoo.build(models, tmp_path, scale=0.01, architectures=True, progress=lambda *call: calls.append(call))
+    goal = sum(model.spec.nbytes for model in models)
+    assert calls[0] == ("DPN68", 0, goal) and calls[-1] == ("VGG16", goal, goal)  # whatever the graphs came to
     assert zoo.sources(specs) == ["narrowed architecture"] * 3
     for spec in specs:
         assert not spec.synthetic and spec.tensors == ROWS[spec.name].spec.tensors

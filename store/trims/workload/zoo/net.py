@@ -23,7 +23,7 @@ class Net:
     def __init__(self, noise: Noise, side: int, width: float = 1.0) -> None:
         self._noise, self._side, self._width = noise, side, width
         self._nodes: list[onnx.NodeProto] = []
-        self._weights: list[onnx.TensorProto] = []
+        self._model = onnx.ModelProto()  # weights go straight into it: hundreds of MiB are copied once, not thrice
         self.channels = {"x": 3}
 
     def wide(self, n: int, whole: int = 1) -> int:
@@ -115,7 +115,7 @@ class Net:
         """The first `first` channels, and the others."""
         sizes = [first, self.channels[x] - first]
         name = f"sizes{len(self._nodes)}"
-        self._weights.append(numpy_helper.from_array(np.array(sizes, np.int64), name))
+        self._model.graph.initializer.append(numpy_helper.from_array(np.array(sizes, np.int64), name))
         parts = (f"{name}.first", f"{name}.rest")
         self._nodes.append(helper.make_node("Split", [x, name], list(parts), axis=1))
         self.channels |= dict(zip(parts, sizes, strict=True))
@@ -127,11 +127,14 @@ class Net:
     def model(self, name: str, x: str) -> onnx.ModelProto:
         """The network that ends in the row of features `x`: float32 "x" 1x3xSxS to float32 "y"."""
         self._nodes.append(helper.make_node("Identity", [x], ["y"]))
-        value = helper.make_tensor_value_info
-        ends = [value("x", TensorProto.FLOAT, [1, 3, self._side, self._side])]
-        results = [value("y", TensorProto.FLOAT, [1, self.channels[x]])]
-        graph = helper.make_graph(self._nodes, name, ends, results, self._weights)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+        value, graph = helper.make_tensor_value_info, self._model.graph
+        graph.name = name
+        graph.node.extend(self._nodes)
+        graph.input.append(value("x", TensorProto.FLOAT, [1, 3, self._side, self._side]))
+        graph.output.append(value("y", TensorProto.FLOAT, [1, self.channels[x]]))
+        self._model.opset_import.append(helper.make_opsetid("", OPSET))
+        self._model.ir_version = IR
+        return self._model
 
     def _op(self, kind: str, inputs: list[str], channels: int, **attributes: Any) -> str:
         name = f"v{len(self._nodes)}"
@@ -143,7 +146,8 @@ class Net:
         return self._tensor(name, self._noise.weight(shape))
 
     def _tensor(self, name: str, value: Floats) -> str:
-        self._weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        made = self._model.graph.initializer.add(name=name, data_type=TensorProto.FLOAT, dims=value.shape)
+        made.raw_data = value.astype("<f4", copy=False).tobytes()
         return name
 
 
