@@ -21,6 +21,7 @@ BENCHMARKS = {
     "cli": "commands, beside python -c pass",
     "catalog": "100,000 refs, beside SQLite",
     "index": "reading the index, beside memcpy; what top costs",
+    "policies": "a hit and a decision of every eviction policy, with 10,000 residents",
     "killed": "how long a killed client's lease lives",
 }
 
