@@ -46,7 +46,9 @@ class Routing:
         object.__setattr__(self, "parameters", complete("routing", self.name, dict(self.parameters), KNOWN))
 
     def __str__(self) -> str:
-        return spell(self.name, self.parameters)
+        """What `parse` reads; without a k that is the usual one."""
+        usual = self.parameters == complete("routing", self.name, {}, KNOWN)
+        return self.name if usual else spell(self.name, self.parameters)
 
     @property
     def choices(self) -> int:
