@@ -14,23 +14,22 @@ from rich.table import Table
 from rich.text import Text
 
 from trims import units
-from trims.workload import claims
-from trims.workload.report import Alone, Report, Times
-from trims.workload.summary import Cell, geometric_mean
+from trims.workload import claims, table3
+from trims.workload.report import Report
+from trims.workload.summary import Cell
 from trims_cli import heatmap, output
-from trims_cli.output import Column, Item
+from trims_cli.output import Column
 from trims_cli.settings import Settings
 
 CLAIMS = (
     Column("CLAIM", "key"), Column("PAPER", "paper"), Column("VALUE", "value"), Column("VERDICT", "verdict"),
     Column("HERE", "here", usual=False), Column("HOW", "how", usual=False),
 )  # fmt: skip
-ALONE = (
-    Column("FAMILY", "family"), Column("MODELS", "models", "int"), Column("NATIVE-COLD", "native_cold"),
-    Column("NATIVE-WARM", "native_warm"), Column("LOADED", "load"), Column("RESIDENT", "hit"),
-    Column("COLD/RESIDENT", "cold_ratio"), Column("WARM/RESIDENT", "warm_ratio"),
-    Column("COLD/LOADED", "load_ratio"),
+_ALONE = (
+    "FAMILY", "MODELS", "NATIVE-COLD", "NATIVE-WARM", "LOADED", "RESIDENT",
+    "COLD/RESIDENT", "WARM/RESIDENT", "COLD/LOADED",
 )  # fmt: skip
+_GAINS = (("native_cold", "hit"), ("native_warm", "hit"), ("native_cold", "load"))
 _COLOURS = {claims.MET: "green", claims.NOT_MET: "red", claims.CANNOT: "yellow"}
 _WIDTH = 110  # where the output is no terminal
 
@@ -46,7 +45,7 @@ def show(settings: Settings, report: Report, path: str, drawn: Sequence[str]) ->
     console = _console(colour)
     for part in (_machine(report), "", _table(found), "", claims.HOST, ""):
         console.print(part)
-    output.write(_alone(settings, report) + "\n")
+    output.write(_alone(report) + "\n")
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     for title, value in _MAPS:
         if any(value(cell) is not None for cell in report.of()):
@@ -112,38 +111,25 @@ def _table(found: Sequence[claims.Claim]) -> Table:
     return table
 
 
-def _alone(settings: Settings, report: Report) -> str:
+def _alone(report: Report) -> str:
     """Table 3 in short: geometric means over the models of a family, to the first result."""
-    rows = []
-    for family in ("small", "large"):
-        names = {m.name for m in report.models if m.family == family}
-        found = [a for a in report.alone if a.model in names]
-        if found:
-            rows.append(_family(family, found))
-    return output.table(
-        [[c.name for c in ALONE], *([output.cell(c.kind, row[c.field]) for c in ALONE] for row in rows)],
-        [c.name != "FAMILY" for c in ALONE],
-    )
+    body = [
+        [
+            row.family, str(row.models),
+            *(_seconds(t) for t in (row.native_cold, row.native_warm, row.load, row.hit)),
+            *(_ratio(row.gain(*pair)) for pair in _GAINS),
+        ]
+        for row in table3.rows(report)
+    ]  # fmt: skip
+    return output.table([list(_ALONE), *body], [name != "FAMILY" for name in _ALONE])
 
 
-def _family(family: str, found: Sequence[Alone]) -> Item:
-    row: Item = {"family": family, "models": len(found)}
-    means = {way: _mean([getattr(a, way) for a in found]) for way in ("native_cold", "native_warm", "load", "hit")}
-    row |= {way: None if mean is None else f"{1000 * mean:.1f}ms" for way, mean in means.items()}
-    for name, above, below in (
-        ("cold_ratio", "native_cold", "hit"),
-        ("warm_ratio", "native_warm", "hit"),
-        ("load_ratio", "native_cold", "load"),
-    ):
-        top, bottom = means[above], means[below]
-        row[name] = None if top is None or bottom is None else heatmap.number(top / bottom)
-    return row
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{1000 * value:.1f}ms"
 
 
-def _mean(times: Sequence[Times | None]) -> float | None:
-    """Geometric mean of the first results; None unless every model has one."""
-    done = [t.done for t in times if t is not None]
-    return geometric_mean(done) if len(done) == len(times) else None
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else heatmap.number(value)
 
 
 def _remarks(report: Report, path: str, drawn: Sequence[str]) -> list[str]:

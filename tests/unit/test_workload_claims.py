@@ -36,6 +36,7 @@ def test_figures_and_verdicts() -> None:
     assert by["bottleneck"].value == pytest.approx(0.85) and by["bottleneck"].verdict == MET
     spot = by["sweet-spot"]
     assert spot.value == 0.7 and spot.verdict == MET and "70% to 100%" in spot.here
+    assert "natively alone, 100% with 1 client and 70% with 10" in spot.here
 
 
 def test_the_page_cache_of_the_configuration_is_the_one_compared_with() -> None:

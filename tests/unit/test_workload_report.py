@@ -25,6 +25,13 @@ def test_json_and_back_is_the_same_report() -> None:
     assert json.loads(reporting.to_json(made))["schema"] == "trims.workload/1"
 
 
+def test_no_directory_of_this_machine_is_kept() -> None:
+    made = reports.report()
+    built = replace(made, models=(replace(made.models[0], file="/home/ann/zoo/a.onnx"), *made.models[1:]))
+    assert "ann" not in reporting.to_json(built)
+    assert reporting.from_json(reporting.to_json(built)).models[0].file == "a.onnx"
+
+
 def test_a_figure_that_does_not_exist_is_null_and_comes_back() -> None:
     nothing = reports.summary(mean=math.nan)
     made = reports.report(cells=(reports.cell(ratio=None, trims=nothing),))

@@ -2,8 +2,8 @@
 
 The paper's figures are those of its table of results (IEEE CLOUD 2019, sections 5 and 6): on GPU memory, with MXNet. A
 machine without a GPU can show the same relations with the host's memory as the place that models share: every verdict
-here is about that place, which whoever shows the claims must say (`HOST`). A verdict is never softened: a figure below the paper's is "not met",
-and a figure that the report cannot give is "cannot be shown here", with the reason.
+here is about that place, which whoever shows the claims must say (`HOST`). A verdict is never softened: a figure below
+the paper's is "not met", and a figure that the report cannot give is "cannot be shown here", with the reason.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trims.workload.models import ModelSpec, total_bytes
@@ -194,7 +194,12 @@ def _sweet_spot(report: Report) -> Claim:
     if not found:
         return _SPOT.cannot("no cell was measured")
     most, low, high = max(found), min(found.values()), max(found.values())
+    alone = sweet_spot(replace(cell, batch_ratio=None) for cell in report.of() if cell.speedup is not None)
     here = f"{found[most]:.0%} of the models with {most} clients ({low:.0%} to {high:.0%} over all numbers of clients)"
+    if alone:
+        least = min(alone)
+        here += f"; where each request is compared with natively alone, {alone[least]:.0%} with {_clients(least)}"
+        here += f" and {alone[most]:.0%} with {most}"
     return _SPOT.shown(found[most], here)
 
 
@@ -225,7 +230,11 @@ def _worst(report: Report) -> Cell | None:
 
 
 def _where(cell: Cell) -> str:
-    return f"{cell.share:.0%} of the models, {cell.clients} client{'s' if cell.clients != 1 else ''}"
+    return f"{cell.share:.0%} of the models, {_clients(cell.clients)}"
+
+
+def _clients(count: int) -> str:
+    return f"{count} client{'s' if count != 1 else ''}"
 
 
 def _times(value: float) -> str:
