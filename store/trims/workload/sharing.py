@@ -12,8 +12,8 @@ slows all jobs beside themselves, as loads that take processor time do.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
+from heapq import heappop, heappush
 from math import inf
 from typing import Generic, TypeVar
 
@@ -26,15 +26,16 @@ class Sharing(Generic[Job]):
     speed: (jobs, background) -> speed of each job, in (0, 1] of a job alone; it is asked once for each pair.
     """
 
-    __slots__ = ("_at", "_background", "_heap", "_known", "_number", "_rate", "_speed", "_virtual", "due")
+    __slots__ = ("_at", "_background", "_heap", "_number", "_rate", "_rates", "_speed", "_tables", "_virtual", "due")
 
     def __init__(self, speed: Callable[[int, int], float]) -> None:
         self._speed = speed
-        self._known: dict[tuple[int, int], float] = {}
+        self._tables: dict[int, list[float]] = {}
         self._heap: list[tuple[float, int, Job]] = []
         self._at = self._virtual = 0.0
         self._rate = 1.0
         self._background = self._number = 0
+        self._rates = self._table(0)
         self.due = inf
 
     def __len__(self) -> int:
@@ -44,19 +45,27 @@ class Sharing(Generic[Job]):
         """`job` begins; alone it would take `work` >= 0 seconds. `now` never goes back."""
         heap = self._heap
         if heap:
-            self._virtual += (now - self._at) * self._rate
+            virtual = self._virtual + (now - self._at) * self._rate
         else:
-            self._virtual = 0.0  # nothing refers to it: keep its digits
-        self._at = now
+            virtual = 0.0  # nothing refers to it: keep its digits
+        self._at, self._virtual = now, virtual
         self._number += 1
-        heapq.heappush(heap, (self._virtual + work, self._number, job))
-        self._settle()
+        heappush(heap, (virtual + work, self._number, job))
+        n = len(heap)
+        self._rate = rate = self._rates[n] if n < len(self._rates) else self._new(n)
+        left = heap[0][0] - virtual
+        self.due = now + left / rate if left > 0.0 else now
 
     def pop(self) -> Job:
         """End the job that is due, at the time `due`, and give it. Raises IndexError while there is none."""
-        end, _, job = heapq.heappop(self._heap)
-        self._at, self._virtual = self.due, end
-        self._settle()
+        heap = self._heap
+        virtual, _, job = heappop(heap)
+        self._at, self._virtual = self.due, virtual
+        if heap:
+            self._rate = rate = self._rates[len(heap)]
+            self.due += (heap[0][0] - virtual) / rate
+        else:
+            self.due = inf
         return job
 
     def surround(self, now: float, background: int) -> None:
@@ -65,17 +74,20 @@ class Sharing(Generic[Job]):
             return
         self._virtual += (now - self._at) * self._rate
         self._at, self._background = now, background
-        self._settle()
-
-    def _settle(self) -> None:
+        self._rates = self._table(background)
         heap = self._heap
-        if not heap:
-            self.due = inf
-            return
-        pair = (len(heap), self._background)
-        rate = self._known.get(pair)
-        if rate is None:
-            rate = self._known[pair] = self._speed(*pair)
-        self._rate = rate
-        left = heap[0][0] - self._virtual
-        self.due = self._at + left / rate if left > 0.0 else self._at
+        if heap:
+            n = len(heap)
+            self._rate = rate = self._rates[n] if n < len(self._rates) else self._new(n)
+            self.due = now + max(0.0, heap[0][0] - self._virtual) / rate
+
+    def _table(self, background: int) -> list[float]:
+        """Speeds by number of jobs, as far as they were needed."""
+        return self._tables.setdefault(background, [1.0])
+
+    def _new(self, n: int) -> float:
+        """The speed of n jobs, n being more than ever with this background."""
+        rates = self._rates
+        while len(rates) <= n:
+            rates.append(self._speed(len(rates), self._background))
+        return rates[n]

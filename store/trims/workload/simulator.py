@@ -135,6 +135,10 @@ class Node:
         self._leases: dict[int, tuple[int, int]] = {}
         self._opened: set[int] = set()
         self._reads = setup.cache == "cold"  # whether a request alone has to fetch its bytes, too
+        # The machine is asked for its timers only when it has others than the deadlines of those who wait.
+        self._timed = setup.ttl < inf or setup.min_resident > 0
+        self._waits: dict[int, float] = {}
+        self._stages = (self._ask, self._ready, self._done, self._end)
         self._number = 0
         self.moved = self.running = 0
         self.due = inf
@@ -149,7 +153,7 @@ class Node:
         table = self._table
         table.client[request], table.began[request] = client, now
         self.running += 1
-        self._cores.add(now, self._prices.start, request * 4)
+        self._cores.add(now, self._prices.start, request << 2)
         self._settle()
 
     def step(self) -> None:
@@ -160,19 +164,24 @@ class Node:
         elif self._leaving and self._leaving[0][0] <= now:
             self._perform(self.machine.handle(Freed(heapq.heappop(self._leaving)[2]), now), now)
         elif self._cores.due <= now:
-            request, stage = divmod(self._cores.pop(), 4)
-            self._STAGES[stage](self, now, request)
+            job = self._cores.pop()
+            self._stages[job & 3](now, job >> 2)
         else:
             self._perform(self.machine.handle(Tick(), now), now)
         self._settle()
 
     def _settle(self) -> None:
-        due = min(self._cores.due, self._disk.due)
-        if self._leaving:
-            due = min(due, self._leaving[0][0])
-        timer = self.machine.next_deadline()
-        if timer is not None and timer < due and self.running:
-            due = timer
+        due = self._cores.due
+        if self._disk.due < due:
+            due = self._disk.due
+        if self._leaving and self._leaving[0][0] < due:
+            due = self._leaving[0][0]
+        if self._timed:
+            timer = self.machine.next_deadline()
+            if timer is not None and timer < due and self.running:
+                due = timer
+        elif self._waits:  # all wait equally long: the first in the table is the first to give up
+            due = min(due, next(iter(self._waits.values())))
         self.due = due
 
     def _ask(self, now: float, request: int) -> None:
@@ -186,19 +195,19 @@ class Node:
         asked = AttachAsked(
             table.client[request], request, now + setup.timeout, prices.keys[model], "", prices.nbytes[model]
         )
+        self._waits[request] = asked.deadline
         self._perform(self.machine.handle(asked, now), now)
 
     def _ready(self, now: float, request: int) -> None:
         table, prices = self._table, self._prices
         table.ready[request] = now
         model = table.model[request]
-        native = table.how[request] == rows.NATIVE
-        work = prices.native_compute[model] if native else prices.compute[model]
-        self._cores.add(now, work, request * 4 + _DONE)
+        works = prices.native_compute if table.how[request] == rows.NATIVE else prices.compute
+        self._cores.add(now, works[model], request << 2 | _DONE)
 
     def _done(self, now: float, request: int) -> None:
         self._table.done[request] = now
-        self._cores.add(now, self._prices.finish, request * 4 + _END)
+        self._cores.add(now, self._prices.finish, request << 2 | _END)
 
     def _end(self, now: float, request: int) -> None:
         lease = self._leases.pop(request, None)
@@ -206,8 +215,6 @@ class Node:
             self._perform(self.machine.handle(Released(*lease), now), now)
         self.running -= 1
         self._free(now, self._table.client[request])
-
-    _STAGES = (_ask, _ready, _done, _end)
 
     # ---- what the machine wants
 
@@ -221,13 +228,15 @@ class Node:
             elif kind is Free:
                 self._give_back(effect, now)  # type: ignore[arg-type]
             elif kind is Refuse:
+                del self._waits[effect.request]  # type: ignore[union-attr]
                 self._alone(now, effect.request)  # type: ignore[union-attr]
 
     def _granted(self, grant: Grant, now: float) -> None:
         request, table = grant.request, self._table
+        del self._waits[request]
         table.how[request] = _HOW[grant.how]
         self._leases[request] = (grant.conn, grant.lease)
-        self._cores.add(now, self._prices.attach[table.model[request]], request * 4 + _READY)
+        self._cores.add(now, self._prices.attach[table.model[request]], request << 2 | _READY)
 
     def _load(self, load: Load, now: float) -> None:
         self._fetch(now, int(load.key.digest, 16), load)
@@ -245,7 +254,7 @@ class Node:
             self._fetch(now, model, request)
         else:
             self.moved += self._prices.nbytes[model]
-            self._cores.add(now, self._prices.native[model], request * 4 + _READY)
+            self._cores.add(now, self._prices.native[model], request << 2 | _READY)
 
     def _fetch(self, now: float, model: int, what: Load | int) -> None:
         """Begin to bring a model's bytes: for a load, or for one request alone."""
@@ -257,7 +266,7 @@ class Node:
         """The bytes are there."""
         self._cores.surround(now, len(self._disk))
         if isinstance(what, int):
-            self._cores.add(now, self._prices.native[self._table.model[what]], what * 4 + _READY)
+            self._cores.add(now, self._prices.native[self._table.model[what]], what << 2 | _READY)
         else:
             self._perform(self.machine.handle(Loaded(what.key, what.load, what.nbytes), now), now)
 
