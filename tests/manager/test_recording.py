@@ -18,7 +18,20 @@ from helpers.raw import Raw
 
 from trims.client.records import Cursor
 from trims.errors import ManagerUnreachable
-from trims.wire.messages import Attach, Evict, Pin, Trace, Unpin, WaitFor
+from trims.manager.recording import KINDS
+from trims.wire.messages import (
+    Attach,
+    Evict,
+    Forget,
+    History,
+    Pin,
+    SetPolicy,
+    Status,
+    Trace,
+    Unpin,
+    WaitFor,
+    Warm,
+)
 from trims.workload import trace
 from trims.workload.outcomes import FAILED, HIT, JOINED, LOADED
 
@@ -249,12 +262,39 @@ def test_a_client_that_does_not_stay_for_the_answer_is_recorded(put, manager):
         with Raw(manager.runtime.socket) as client:
             client.ask(Pin, ref="m", owner="me", expires=60.0)
             client.send(WaitFor(id=client.next_id(), condition="gone", ref="m", timeout=30.0))
-            client.send(Evict(id=client.next_id(), until_free=0))
-            client.receive()
-        watcher.ask(WaitFor, condition="warm", ref="m")
-        found = {r["verb"]: r for r in records(manager, "request") if r["pid"] == os.getpid()}
-    assert (found["pin"]["how"], found["pin"]["ref"]) == ("warmed", "m:latest")
-    assert (found["evict"]["how"], found["evict"]["code"]) == ("done", "")
+            client.ask(Status)  # so it has come to the wait
+        watcher.ask(WaitFor, condition="idle", ref="m")
+        found = records(manager, "request")
+    (pin,) = [r for r in found if r["verb"] == "pin"]
+    assert (pin["how"], pin["ref"], pin["code"]) == ("warmed", "m:latest", "")
+    gone, idle = [r for r in found if r["verb"] == "wait"]
+    assert (gone["how"], gone["code"], gone["conn"]) == ("failed", "gone", pin["conn"])
+    assert (idle["how"], idle["code"]) == ("done", "")
+
+
+def test_every_answer_is_recorded_so_that_nothing_is_left_open(put, manager):
+    digest = put("m")
+    put("n")
+    asked = [
+        Attach(1, "m"), Attach(2, "nope"), Attach(3, "m", place="disk"), Warm(4, "m"), Warm(5, "n", dry_run=True),
+        Warm(6, "n", wait=False), Warm(7, "nope"), Warm(8, "m", flavour="tea"), Pin(9, "m"), Unpin(10, "m"), Unpin(11),
+        Evict(12, "m", dry_run=True), Evict(13, "m"), Evict(14, idle=0.0), WaitFor(15), WaitFor(16, "warm", "m"),
+        WaitFor(17, "idle"), WaitFor(18, "gone", "m", timeout=0.0), Forget(19, digest), Forget(20, "x"), Status(21),
+        Trace(22), SetPolicy(23, "fifo"), SetPolicy(24, "tea"), History(25, "m"),
+        Warm(26, "n", dry_run=True, together=True),
+    ]  # fmt: skip
+    with Raw(manager.runtime.socket) as watcher:
+        with Raw(manager.runtime.socket) as client:
+            for message in asked:
+                client.send(message)
+                client.answer(message.id)
+        watcher.ask(WaitFor, condition="idle", ref="m")  # the connection has ended
+        found = [r for r in records(manager, "request") if r["id"] != 1 or r["verb"] == "attach"]
+    mine = [r for r in found if r["conn"] == found[0]["conn"]]
+    assert [r["id"] for r in mine] == [m.id for m in asked if type(m) in KINDS]
+    assert "gone" not in {r["code"] for r in mine}
+    failed = [r["id"] for r in mine if r["how"] == "failed"]
+    assert failed == [2, 3, 7, 8, 12, 13, 17, 18, 19, 20]
 
 
 def test_a_chrome_trace_shows_requests_loads_evictions_and_leases(put, manager, home):

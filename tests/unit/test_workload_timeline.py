@@ -46,6 +46,12 @@ def test_one_that_joined_waits_only_for_what_was_left_of_the_load():
     assert found["waiting for the load"] == (4, 8) and "waiting for room" not in found
 
 
+def test_a_warm_waits_like_an_attach():
+    found = spans(load(3, 4, 5, 6, 7), request(1, 8, "warmed"))
+    assert (found["waiting for room"], found["waiting for the load"]) == ((1, 3), (3, 8))
+    assert "waiting for the load" not in spans(load(3, 4, 5, 6, 7), request(1, 8, "already"))
+
+
 def test_a_lease_without_an_end_lasts_until_now_and_an_end_without_a_lease_is_passed_over():
     assert spans(request(1, 2, lease=5), release(4, 3))["lease of m:latest"] == (2, 100)
 

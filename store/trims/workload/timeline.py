@@ -18,6 +18,8 @@ from trims.workload.chrome import Counter, Event, Instant, Span, untangle
 
 MANAGER, CLIENTS = "manager", "clients"
 Record = Mapping[str, Any]
+_WAITED = ("joined", "loaded", "warmed")
+"""How a request went that waited for a load: an attach by either of two ways, or a warm or pin."""
 
 
 def events(records: Iterable[Record], now: float) -> list[Event]:
@@ -93,7 +95,7 @@ def _request(record: Record, loads: list[Record], releases: Mapping[int, float],
     if record["looked_up"] is not None:
         asked = record["looked_up"]
         found.append(span("looking up", "request,step", arrived, asked))
-    if record["how"] in ("joined", "loaded"):
+    if record["how"] in _WAITED:
         load = next((x for x in reversed(loads) if x["ended"] <= answered), None)
         if load is not None and load["queued"] > asked:
             found.append(span("waiting for room", "request,step", asked, min(load["queued"], answered)))
