@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trims import refs
-from trims.errors import ManagerNotRunning, NoSuchModel, UsageError
+from trims.errors import ManagerNotRunning, UsageError
 from trims_cli import glance, output, prompt, selection, targets, usage
 from trims_cli.options import DryRun, Models, SomeModels
 from trims_cli.output import Column, Item
@@ -65,10 +65,7 @@ def rm_(
     chosen, missing = selection.choose(rows, [_whole(word) for word in selection.words(models)])
     errors: list[Any] = []
     if not missing_ok:
-        errors = [
-            NoSuchModel(f"no model {word!r}", "nothing in the store has that name", "see `trims ls`")
-            for word in missing
-        ]
+        errors = [selection.no_model(word, rows) for word in missing]
     if any(map(selection.is_glob, models)) and chosen and not dry_run:
         prompt.confirm(settings, f"remove {', '.join(row[1] for row in chosen)}?")
     left = {row[1]: row[0] for row in rows}

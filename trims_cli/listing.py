@@ -50,7 +50,8 @@ def ls(
 
         output.write_blocks("ls", spliced(paths, _tails(known), _UNKNOWN if known is None else _NOWHERE))
         return 0
-    rows, missing = selection.choose(selection.load(paths), models)
+    all_rows = selection.load(paths)
+    rows, missing = selection.choose(all_rows, models)
     if settings.form == "json" and not (filter or sort or limit is not None or resident):
         output.write(output.document("ls", _texts(rows, known)))
     else:
@@ -65,7 +66,7 @@ def ls(
             items = [{**item, "resident": "?"} for item in items]
         if items or not missing or settings.form != "table":
             output.emit(settings, "ls", items, COLUMNS)
-    return _report(missing, len(models), settings.machine)
+    return _report([selection.no_model(word, all_rows) for word in missing], missing, len(models))
 
 
 def parse(rows: list[Row], known: dict[str, list[Residency]] | None) -> list[Item]:
@@ -97,10 +98,7 @@ def _tail(here: list[Residency]) -> str:
     return f',"resident":{to_json(places)},"pins":{sum(r.pins for r in here)},"used":{to_json(used)}}}'
 
 
-def _report(missing: list[str], asked: int, machine: bool) -> int:
-    errors = [
-        NoSuchModel(f"no model {word!r}", "nothing in the store has that name", "see `trims ls`") for word in missing
-    ]
+def _report(errors: list[NoSuchModel], missing: list[str], asked: int) -> int:
     for error in errors:
         if error is not errors[-1] or asked > len(missing):
             boundary.say(f"trims: {error}")

@@ -116,6 +116,14 @@ def note(text: str) -> None:
     sys.stderr.write(errors.one_line(text) + "\n")
 
 
+def telling_forms_apart(columns: tuple[Column, ...], items: Sequence[Item], name: str) -> tuple[Column, ...]:
+    """The columns, with VARIANT shown unasked where two forms of one model in one place would else look the same."""
+    forms: dict[tuple[Any, Any], Any] = {}
+    if all(forms.setdefault((item[name], item["place"]), item["variant"]) == item["variant"] for item in items):
+        return columns
+    return tuple(Column(c.name, c.field, c.kind) if c.name == "VARIANT" else c for c in columns)
+
+
 def choose(columns: tuple[Column, ...], wanted: str | None) -> list[Column]:
     """The columns of `--columns`: names with commas; `+` in front adds them to the usual ones."""
     usual = [c for c in columns if c.usual]

@@ -92,7 +92,7 @@ def ps(
 
         items = query.apply(items, columns, filter, sort, limit)
     if group_by is None:
-        output.emit(settings, "ps", items, COLUMNS, "pid")
+        output.emit(settings, "ps", items, output.telling_forms_apart(COLUMNS, items, "model"), "pid")
     else:
         output.emit(settings, "ps-groups", items, GROUPED, "group")
     return 0
@@ -178,9 +178,15 @@ def _chosen(items: list[Item], targets: tuple[str, ...]) -> list[Item]:
     for word in selection.words(targets):
         found = [item for item in items if _names(word, item)]
         if not found:
-            raise NoSuchModel(f"nothing resident is {word!r}", "", "see `trims ps`")
+            raise NoSuchModel(f"nothing resident is {word!r}{_near(word, items)}", "", "see `trims ps`")
         chosen += [item for item in found if item not in chosen]
     return chosen
+
+
+def _near(word: str, items: list[Item]) -> str:
+    if word.isdigit() or selection.is_glob(word) or refs.digest_prefix(word):
+        return ""
+    return refs.near(refs.parse_ref(word), (item["model"] for item in items))
 
 
 def _names(word: str, item: Item) -> bool:

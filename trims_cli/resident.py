@@ -215,6 +215,8 @@ def _conclude(
     tried: int,
 ) -> int:
     if items or settings.form in ("json", "jsonl"):
+        if any(column.name == "VARIANT" for column in columns):
+            columns = output.telling_forms_apart(columns, items, "name")
         output.emit(settings, schema, items, columns, None)
     elif not errors:
         output.tell(settings, lambda: "nothing to do")

@@ -112,6 +112,12 @@ def match(rows: list[Row], word: str) -> list[Row]:
     return found
 
 
+def no_model(word: str, rows: list[Row]) -> NoSuchModel:
+    """The error for a word that names none of the rows."""
+    guess = "" if is_glob(word) or refs.digest_prefix(word) else refs.near(refs.parse_ref(word), (r[1] for r in rows))
+    return NoSuchModel(f"no model {word!r}{guess}", "nothing in the store has that name", "see `trims ls`")
+
+
 def expand(root: str, given: Sequence[str]) -> list[str]:
     """Words for the manager, which itself resolves names and digests: only globs are looked up, in the store `root`.
 

@@ -9,6 +9,7 @@ from helpers import cli
 
 from trims.disk.catalog import Catalog, Entry
 from trims.disk.store import Store
+from trims_cli import output, processes
 from trims_cli.processes import grouped
 
 
@@ -54,3 +55,16 @@ def test_the_order_of_the_environment(store: Store, home: Path) -> None:
     assert names("--sort", "name", sort="name:desc") == "abg"
     assert names(sort="pid") == "abg"  # of another listing
     cli.fails(2, "ls", env={"TRIMS_SORT": "name:up"})
+
+
+def test_forms_of_one_model_are_told_apart_where_both_are_there() -> None:
+    raw = {"model": "m:latest", "place": "host", "variant": "raw"}
+    usual = [c.name for c in processes.COLUMNS if c.usual]
+
+    def shown(*items: dict[str, str]) -> list[str]:
+        return [c.name for c in output.telling_forms_apart(processes.COLUMNS, items, "model") if c.usual]
+
+    assert shown() == shown(raw) == shown(raw, raw) == usual
+    assert shown(raw, {**raw, "model": "n:latest", "variant": "k"}) == usual
+    assert shown(raw, {**raw, "place": "gpu:1", "variant": "k"}) == usual
+    assert shown(raw, {**raw, "variant": "k"}) == [*usual, "VARIANT"]

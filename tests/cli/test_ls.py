@@ -221,3 +221,9 @@ def test_closed_pipe_is_silent(store: Store) -> None:
     assert child.returncode == -13 and child.stderr == b""
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stderr == "" and done.stdout.splitlines()[-1] in ("N0", "N141", "0", "141")
+
+
+def test_a_name_that_was_nearly_right(store: Store) -> None:
+    for words in (["ls", "alpa"], ["show", "alhpa"], ["rm", "alphaa"], ["verify", "alph"]):
+        assert "did you mean alpha?" in cli.fails(10, *words)
+    assert "did you mean" not in cli.fails(10, "show", "omega")

@@ -18,7 +18,7 @@ from trims.disk import sealed, snapshot
 from trims.errors import AmbiguousModel, Damaged, LockTimeout, NoSuchModel, StoreTooNew
 from trims.linux import atomic, flock, step
 from trims.paths import StorePaths, escape, shard
-from trims.refs import digest_prefix, parse_ref
+from trims.refs import digest_prefix, near, parse_ref
 
 FORMAT = "trims.ref/1"
 _GLOB = frozenset("*?[")
@@ -157,9 +157,13 @@ class Catalog:
         entry = self.find(ref)
         if entry is None:
             name = ref.partition(":")[0] + ":"
-            tags = [other for _, other, _ in snapshot.load(self._paths) if other.startswith(name) and other != ref]
+            known = [other for _, other, _ in snapshot.load(self._paths) if other != ref]
+            tags = [other for other in known if other.startswith(name)]
             raise NoSuchModel(
-                f"no model {ref}", f"there is {', '.join(tags[:3])}" if tags else "", "see `trims ls`", candidates=tags
+                f"no model {ref}" + ("" if tags else near(ref, known)),
+                f"there is {', '.join(tags[:3])}" if tags else "",
+                "see `trims ls`",
+                candidates=tags,
             )
         return entry
 
