@@ -26,9 +26,12 @@ def trace(settings: Settings, path: str, since: str | None, force: bool) -> int:
     with Control(settings.config.sockets) as control:
         pieces, lost = tracing.spans_document(control, seconds)
     tracing.write_document(pieces, path, force)
-    if path != "-":
-        early = f"; {lost} earlier records are gone" if lost else ""
+    early = f"; {lost} earlier records are gone" if lost else ""
+    if path != "-" and settings.form == "table":
         output.tell(settings, lambda: f"wrote {path}, for ui.perfetto.dev or chrome://tracing{early}")
+    elif path != "-":
+        columns = (output.Column("FILE", "file"), output.Column("LOST", "lost", "int"))
+        output.emit(settings, "logs", [{"file": path, "lost": lost}], columns, "file")
     return 0
 
 
