@@ -132,7 +132,12 @@ class _Bench:
         about = self._configuration(models, budget, recorded)
         if self._asked.resume is not None:
             found = _read(self._asked.resume)
-            differs = report.differences(found, about)
+            here = machine.describe(world.directory)
+            differs = report.differences(found, about) + [
+                f"{name} is {found.machine.get(name)} there and {here[name]} here"
+                for name in ("cpu", "cores")
+                if found.machine.get(name) != here[name]
+            ]
             if differs:
                 raise UsageError(
                     f"{self._asked.resume} cannot be gone on with", "; ".join(differs[:4]),
@@ -288,7 +293,7 @@ class _Bench:
         if self._asked.picture is not None:
             _draw(self._kept, self._asked.picture)
         self._show()
-        for note in self._notes:
+        for note in self._notes if not self._settings.quiet else ():
             output.note(f"trims: {note}")
         cold = self._kept.coldness
         if cold is not None and cold.cache == "cold":

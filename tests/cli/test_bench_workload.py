@@ -32,6 +32,13 @@ def zoo(home: Path) -> Path:
     return directory
 
 
+def done(*words: str | Path) -> str:
+    """The standard output of a run that must succeed; a machine short of page cache may say so."""
+    ended = cli.run(*words)
+    assert ended.returncode == 0 and all("in the page cache" in line for line in ended.stderr.splitlines()), ended
+    return ended.stdout
+
+
 def left(home: Path) -> list[str]:
     """What a run has left in its work directory and among the files for sockets."""
     work = home / "cache" / "trims" / "bench"
@@ -43,7 +50,7 @@ def test_a_map_is_measured_reported_and_drawn(zoo: Path, home: Path) -> None:
     report, table, picture = home / "r.json", home / "r.csv", home / "map.svg"
     words = ("bench", "workload", "--zoo", zoo, "--share", "50%,1", "--clients", "1,2", "--requests", "8")
     outputs = ("-o", report, "--csv", table, "--picture", picture)
-    said = cli.ok(*words, "--budget", "3MiB", *outputs)
+    said = done(*words, "--budget", "3MiB", *outputs)
     lines = said.splitlines()
     assert lines[0].split()[:6] == ["SHARE", "CLIENTS", "REQUESTS", "SPEEDUP", "BATCH", "PENALTY"]
     assert len([line for line in lines if re.match(r"(0\.5|1\.0) +[12] +8 +[\d.]+x", line)]) == 4
@@ -54,9 +61,8 @@ def test_a_map_is_measured_reported_and_drawn(zoo: Path, home: Path) -> None:
     for cell in document["cells"]:
         assert cell["budget"] == 3 * MIB and cell["trims"]["failed"] == cell["native"]["failed"] == 0
         assert cell["speedup"] > 0 and cell["batch_ratio"] > 0
-    assert document["coldness"] == {"cache": "warm", "least": 1.0, "mean": 1.0, "most": 1.0} | {
-        key: document["coldness"][key] for key in ("looks", "proven")
-    }
+    cold = document["coldness"]
+    assert cold["cache"] == "warm" and cold["most"] == 1.0 and cold["proven"] is (cold["least"] >= 0.99)
     assert len(table.read_text().splitlines()) == 5 and picture.read_text().startswith("<?xml")
     assert str(home) not in report.read_text()  # a report may be shown to anybody
     assert left(home) == ["lock"]
@@ -65,7 +71,7 @@ def test_a_map_is_measured_reported_and_drawn(zoo: Path, home: Path) -> None:
 def test_one_side_for_a_program(zoo: Path) -> None:
     model = zoo / "m0.safetensors"
     words = ("bench", "workload", "--model", model, "--requests", "3", "--side", "trims", "--budget", "2MiB")
-    (item,) = cli.items(*words, "--cache", "cold", "--rate", "200")
+    (item,) = cli.items(*words, "--cache", "cold", "--rate", "200", "-q")
     assert item["trims"]["requests"] == 3 and item["native"] is None and item["speedup"] is None
     assert item["cache"] == "cold" and item["arrival"] == "poisson:rate=200" and item["rate"] == 200
 
@@ -83,7 +89,7 @@ def test_cold_is_proven_in_words(zoo: Path) -> None:
 def test_inference_both_ways(models: ModelFiles, home: Path) -> None:
     pytest.importorskip("onnxruntime")
     words = ("bench", "workload", "--model", models.onnx, "--requests", "3", "--budget", "32MiB", "--unlimited")
-    (item,) = cli.items(*words)
+    (item,) = cli.items(*words, "-q")
     assert item["trims"]["failed"] == item["native"]["failed"] == 0 and item["trims"]["loads"] == 1
     assert item["unlimited"]["hits"] == 2 and item["penalty"] is not None
     assert "onnxruntime cannot" not in str(item)
@@ -141,7 +147,7 @@ def test_a_recorded_trace_is_replayed(zoo: Path, home: Path, manager: Any) -> No
     recorder.communicate(timeout=30)
     manager.stop()
     words = ("bench", "workload", "--trace-in", recorded, "--budget", "8MiB", "--clients", "1", "--side", "trims")
-    (item,) = cli.items(*words, "--arrival", "closed")
+    (item,) = cli.items(*words, "--arrival", "closed", "-q")
     assert item["distribution"] == "trace:trace.jsonl" and item["requests"] == 3
     assert (item["trims"]["loads"], item["trims"]["hits"]) == (2, 1)
 

@@ -27,6 +27,8 @@ VOLATILE = {
     "age", "created", "digest", "files", "filesystem", "free", "hits", "id", "identity", "load_seconds", "nbytes_in",
     "origin", "path", "pid", "reclaimable", "seconds", "since", "socket", "started", "store", "stored", "time", "used",
     "verified", "version", "written", "reason", "by",
+    "batch_ratio", "max", "mean", "p50", "p90", "p95", "p99", "penalty", "ready_mean", "ready_p50", "ready_speedup",
+    "speedup", "speedup_interval", "throughput",
 }  # fmt: skip
 
 
@@ -77,6 +79,7 @@ def test_json_of_every_command(manager: Any, home: Path) -> None:
         ("policy", "lru"),
         ("trace", "record", str(home / "new.jsonl"), "--for", "1ms"),
         ("trace", "show", str(recorded)),
+        ("bench", "workload", "--model", str(out), "--requests", "2", "--budget", "8MiB", "-q"),
     ]
     found = {}
     for number, words in enumerate(commands):

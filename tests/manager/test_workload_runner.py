@@ -60,7 +60,8 @@ def test_a_closed_loop_is_served_in_order_on_both_sides(world: World, specs: tup
         assert set(run.outcomes["client"]) == {0, 1} and not run.reasons
         # Taken in the list's order: a request is asked for after the one before it, but for the moment of noting it.
         assert (np.diff(run.outcomes["asked"]) > -0.005).all()
-        assert run.coldness is not None and run.coldness.proven and run.coldness.cache == "warm"
+        assert run.coldness is not None and run.coldness.cache == "warm"
+        assert run.coldness.proven or run.notes  # a machine short of memory says so
     assert told[-1] == (12, 12) and [done for done, _ in told] == sorted(done for done, _ in told)
     assert (native.outcomes["how"] == rows.NATIVE).all()
     hows = np.bincount(trims.outcomes["how"], minlength=3)

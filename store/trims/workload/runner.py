@@ -42,6 +42,7 @@ Watch = Callable[[int, int], None]
 _GRACE = 5.0  # seconds beyond a request's own timeout after which its client is ended too
 _DEATHS = 3  # clients that may die for each one started before the run is given up
 _LOOK = 1.0  # seconds between two looks for what takes too long
+_COPIES = {"onnxruntime": 2}  # of the weights: as they are in the file, and as its optimiser lays them out
 _PAGES = 4096  # bytes: writes to a pipe up to this size are whole
 
 
@@ -114,7 +115,7 @@ def alone(
         if trims and how == "load":
             world.evict([model])
         elif trims and first:
-            world.evict(models[: asked[request]])
+            world.evict([models[asked[request - 1]]] if request else [])  # the one before it made no room
             world.warm([model])
 
     done = run(stream, setting, world, watch, before)
@@ -137,13 +138,13 @@ def alone(
 def guard(stream: Stream, setting: Setting, world: World) -> tuple[str, ...]:
     """Raise NoRoom when the clients' private copies and the budget exceed the machine's memory; gives remarks.
 
-    Natively each client holds a copy of its model at a time: at worst all of them the largest one.
+    Natively each client holds its model in private memory, at worst all of them the largest one.
     """
     if setting.side == "trims":
         for model in stream.models:
             check_budget(model, world.of(model).nbytes, world.budget)
-    largest = max((model.nbytes for model in stream.models), default=0)
-    private = stream.clients * largest if setting.side == "native" else 0
+    copies = (_COPIES.get(function_of(model, setting), 1) * model.nbytes for model in stream.models)
+    private = stream.clients * max(copies, default=0) if setting.side == "native" else 0
     need = private + (world.budget if world.running else 0)
     limit = process.memory_limit()
     if need > limit:
@@ -356,7 +357,7 @@ class _Drive:
             self.board.fail(int(request), why, time.monotonic())
 
     def _end_slow(self, now: float) -> None:
-        """End clients whose request takes too long for its own timer, and give up requests that got lost."""
+        """End clients whose request takes too long for its own timer, and release those again that got lost."""
         rows = self.board.rows[: len(self._stream)]
         late = (rows["state"] == boards.TAKEN) & (now - rows["taken"] > self._setting.timeout + _GRACE)
         for number in {int(number) for number in rows["client"][late]}:
@@ -365,9 +366,10 @@ class _Drive:
         # A client that is killed between taking a number and noting it takes the number with it.
         waiting = set(np.nonzero(rows["state"][: self._released] == boards.WAITING)[0].tolist())
         lost = waiting if not self._queued() and self._deaths else set()
-        for request in lost & self._suspects:
-            self.board.fail(request, "the client that took it has died", now)
-        self._suspects = lost
+        again = sorted(lost & self._suspects)[: _PAGES // 4]
+        if again:
+            os.write(self._release, struct.pack(f"={len(again)}i", *again))  # the pipe is empty: it has room
+        self._suspects = lost - set(again)
 
     def _queued(self) -> int:
         """Bytes of numbers that nobody has taken."""
