@@ -45,6 +45,10 @@ def _value_flags() -> list[str]:
 def _words(command: tree.Command) -> list[str]:
     if command.name == "help":
         return [*app.top_words(), "exit-codes", "env", "filters"]
+    if command.name == "policy":
+        from trims.residency.policies import ALIASES, POLICIES
+
+        return [*POLICIES, *ALIASES]
     return command.seconds or _WORDS.get(command.name, [])
 
 
