@@ -196,3 +196,12 @@ def test_what_is_no_fleet_is_refused(make, said):
 def test_no_request_at_all_is_a_result_too():
     served = serve(Stream(MODELS, np.array([], int)), 3, "warm-first")
     assert served.egress == 0 and served.imbalance == 1.0 and served.to_dict()["replicas_max"] == 0
+
+
+def test_what_was_evicted_is_on_that_machine_no_more():
+    models = tuple(ModelSpec(f"m{i}", 100, 1) for i in range(40))
+    stream = Plan(models, distributions.parse("uniform"), requests=400).stream()
+    # Room for one model on each of four machines: none is ever on all four, though most were on each once.
+    served = serve(stream, 4, "random", budget=100)
+    asked = {(row["model"], row["client"]) for row in served.outcomes}
+    assert len(asked) > 130 and served.replicas.max() < 4
