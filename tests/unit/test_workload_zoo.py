@@ -20,6 +20,7 @@ from trims.errors import BadInput, LockTimeout, NoSpace, UsageError
 from trims.workload import zoo
 from trims.workload.zoo import files, plain, synthetic, table
 from trims.workload.zoo.noise import Noise
+from trims.workload.zoo.output import Output
 from trims.workload.zoo.recipes import choose
 
 SCALE = 0.001
@@ -157,7 +158,7 @@ def test_large_models_at_full_scale_have_their_true_tensors(tmp_path: Path) -> N
     named = plain.shapes(chain)
     fd = os.open(tmp_path / "m.safetensors", os.O_RDWR | os.O_CREAT)
     reported: list[int] = []
-    synthetic.write(fd, named, {}, Noise(0, "NIN"), reported.append)
+    synthetic.write(Output(fd, reported.append), named, {}, Noise(0, "NIN"))
     os.close(fd)
     with safe_open(tmp_path / "m.safetensors", "numpy") as file:
         assert {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()} == dict(named)  # noqa: SIM118

@@ -12,6 +12,7 @@ import pytest
 from trims.workload import zoo
 from trims.workload.zoo import graphs
 from trims.workload.zoo.light import light
+from trims.workload.zoo.output import Output
 from trims.workload.zoo.table import ARCHITECTURES, LIGHT
 
 ort = pytest.importorskip("onnxruntime")
@@ -37,9 +38,18 @@ def test_every_model_of_the_table_has_a_graph() -> None:
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_a_graph_has_the_tables_number_of_tensors(name: str) -> None:
-    model = graphs.graph(name, 0, 0.05)
+    model = graphs.graph(name, 0, 0.05).filled()
     onnx.checker.check_model(model, full_check=True)
     assert graphs.weights(model)[0] == ROWS[name].spec.tensors
+
+
+def test_a_graph_is_written_as_it_is_held(tmp_path: Path) -> None:
+    steps: list[int] = []
+    with open(tmp_path / "m.onnx", "wb", buffering=0) as file:
+        graphs.graph("DPN68", 3, 0.2).write(Output(file.fileno(), steps.append))
+    written, held = onnx.load(tmp_path / "m.onnx"), graphs.graph("DPN68", 3, 0.2).filled()
+    assert written.SerializeToString(deterministic=True) == held.SerializeToString(deterministic=True)
+    assert sum(steps) == (tmp_path / "m.onnx").stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -47,7 +57,7 @@ def test_a_graph_has_the_tables_number_of_tensors(name: str) -> None:
     ["ResNet50", "ResNet34-v2", "ResNeXt50-32x4d", "Inception-BN-v3", "NIN", "DPN68", "Xception", "Inception-v3"],
 )
 def test_a_graph_has_the_tables_size(name: str) -> None:
-    nbytes = graphs.weights(graphs.graph(name, 0))[1]
+    nbytes = graphs.graph(name).nbytes
     assert nbytes / 2**20 == pytest.approx(ROWS[name].paper_mib, rel=0.035)
 
 
@@ -56,13 +66,13 @@ def test_a_graph_has_the_tables_size(name: str) -> None:
     "name", ["AlexNet", "CaffeNet", "ResNet18-v2", "ResNet269-v2", "ResNeXt101", "VGG16-SOD", "DPN68", "Inception-v4"]
 )
 def test_a_narrowed_network_runs_and_stays_finite(name: str, width: float) -> None:
-    answer = run(graphs.graph(name, 0, width))
+    answer = run(graphs.graph(name, 0, width).filled())
     assert np.isfinite(answer).all() and answer.std() > 0
 
 
 def test_branches_meet_in_networks_that_run() -> None:
     for name in ("GoogLeNet", "Inception-BN-v3", "SqueezeNet-v1.0", "Xception", "Inception-ResNet-v2"):
-        answer = run(graphs.graph(name, 1, 0.25))
+        answer = run(graphs.graph(name, 1, 0.25).filled())
         assert answer.shape == (1, 250) and np.isfinite(answer).all(), name
 
 

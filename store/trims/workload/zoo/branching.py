@@ -7,10 +7,9 @@ differs by its 21,841 classes only, and is 3 % smaller than the table's.
 
 from __future__ import annotations
 
-import onnx
-
 from trims.workload.zoo.net import Net
 from trims.workload.zoo.noise import Noise
+from trims.workload.zoo.unfilled import Unfilled
 
 _SQUEEZE = {
     "SqueezeNet-v1.0": ((96, 7), (16, 16, 32, 0, 32, 48, 48, 64, 0, 64)),
@@ -39,7 +38,7 @@ _INCEPTION_BN_CLASSES = {"Inception-BN-v3": 1000, "InceptionBN-21k-v2": 21841}
 NETWORKS = frozenset({"GoogLeNet", *_SQUEEZE, *_INCEPTION_BN_CLASSES})
 
 
-def branching(name: str, seed: int, width: float = 1.0) -> onnx.ModelProto:
+def branching(name: str, seed: int, width: float = 1.0) -> Unfilled:
     """One of NETWORKS for a 1x3x224x224 input."""
     net = Net(Noise(seed, name), 224, width)
     if name in _SQUEEZE:

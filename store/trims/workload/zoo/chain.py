@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import onnx
-
 from trims.workload.zoo import plain
 from trims.workload.zoo.net import Net
 from trims.workload.zoo.noise import Noise
+from trims.workload.zoo.unfilled import Unfilled
 
 
-def chain(name: str, seed: int, width: float = 1.0) -> onnx.ModelProto:
+def chain(name: str, seed: int, width: float = 1.0) -> Unfilled:
     """One of plain.CHAINS for a 1x3xSxS input, S its side: 227 for AlexNet and its kin, else 224."""
     form = plain.CHAINS[name]
     net, x, side = Net(Noise(seed, name), form.side, width), "x", form.side

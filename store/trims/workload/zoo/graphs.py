@@ -14,8 +14,9 @@ from trims.workload.zoo.inception import inception
 from trims.workload.zoo.mixed import mixed
 from trims.workload.zoo.residual import residual
 from trims.workload.zoo.table import ARCHITECTURES
+from trims.workload.zoo.unfilled import Unfilled
 
-_FAMILIES: dict[str, Callable[[str, int, float], onnx.ModelProto]] = {
+_FAMILIES: dict[str, Callable[[str, int, float], Unfilled]] = {
     "branching": branching,
     "chain": chain,
     "inception": inception,
@@ -24,8 +25,8 @@ _FAMILIES: dict[str, Callable[[str, int, float], onnx.ModelProto]] = {
 }
 
 
-def graph(name: str, seed: int = 0, width: float = 1.0) -> onnx.ModelProto:
-    """A model of the table as ONNX: float32 "x" 1x3xSxS to "y" 1xC, with weights that follow from the seed.
+def graph(name: str, seed: int = 0, width: float = 1.0) -> Unfilled:
+    """A model of the table as ONNX: float32 "x" 1x3xSxS to "y" 1xC, whose weights will follow from the seed.
 
     width: every layer's number of channels, the classes too, is multiplied by it and rounded.
     """

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import onnx
-
 from trims.workload.zoo.net import Net
 from trims.workload.zoo.noise import Noise
+from trims.workload.zoo.unfilled import Unfilled
 
 Module = tuple[str, ...]
 
@@ -67,7 +66,7 @@ def _resnet_v2() -> list[Module | Residual]:
 NETWORKS = {"Inception-v3": _v3(), "Inception-v4": _v4(), "Inception-ResNet-v2": _resnet_v2()}
 
 
-def inception(name: str, seed: int, width: float = 1.0) -> onnx.ModelProto:
+def inception(name: str, seed: int, width: float = 1.0) -> Unfilled:
     """One of NETWORKS for a 1x3x299x299 input."""
     net, x = Net(Noise(seed, name), 299, width), "x"
     for module in NETWORKS[name]:

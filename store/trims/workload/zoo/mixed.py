@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import onnx
-
 from trims.workload.zoo.net import Net
 from trims.workload.zoo.noise import Noise
+from trims.workload.zoo.unfilled import Unfilled
 
 _BLOCKS = ((128, 128), (256, 256), (728, 728), *[(728, 728, 728)] * 8, (728, 1024))
 """Widths of the separable convolutions of each block of Xception; all but the eight in the middle halve the image."""
@@ -39,7 +38,7 @@ _GROUPS = 32
 NETWORKS = frozenset({"Xception", *_DUAL})
 
 
-def mixed(name: str, seed: int, width: float = 1.0) -> onnx.ModelProto:
+def mixed(name: str, seed: int, width: float = 1.0) -> Unfilled:
     """One of NETWORKS; Xception takes 1x3x299x299, the others 1x3x224x224."""
     noise = Noise(seed, name)
     if name in _DUAL:

@@ -1,4 +1,4 @@
-"""An ONNX graph under construction: layers of convolutional networks with random float32 weights.
+"""An ONNX graph under construction: layers of convolutional networks with random float32 weights, still to be drawn.
 
 A value is a name; the builder knows its channels. Every width is multiplied by `width` and rounded, so that a network
 can be narrowed to a smaller scale with its depth and its number of tensors kept: sizes fall about as width squared.
@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from trims.workload.zoo.noise import Floats, Noise
+from trims.workload.zoo.noise import Noise, deviation_of
+from trims.workload.zoo.unfilled import Unfilled, Weight
 
 OPSET, IR = 17, 8  # what ONNX Runtime has read since 1.12
 
@@ -23,7 +24,8 @@ class Net:
     def __init__(self, noise: Noise, side: int, width: float = 1.0) -> None:
         self._noise, self._side, self._width = noise, side, width
         self._nodes: list[onnx.NodeProto] = []
-        self._model = onnx.ModelProto()  # weights go straight into it: hundreds of MiB are copied once, not thrice
+        self._weights: list[Weight] = []
+        self._model = onnx.ModelProto()
         self.channels = {"x": 3}
 
     def wide(self, n: int, whole: int = 1) -> int:
@@ -63,16 +65,16 @@ class Net:
         name = f"conv{len(self._nodes)}"
         inputs = [x, self._weight(f"{name}.weight", (channels, self.channels[x] // groups, *sides))]
         if bias:
-            inputs.append(self._tensor(f"{name}.bias", self._noise.normal((channels,), 0.01)))
+            inputs.append(self._tensor(Weight(f"{name}.bias", (channels,), 0.01)))
         return self._op("Conv", inputs, channels, strides=[stride] * 2, pads=[*pads, *pads], group=groups)
 
     def norm(self, x: str) -> str:
         """Batch normalisation, as it is after training: four vectors."""
         name, n = f"norm{len(self._nodes)}", (self.channels[x],)
-        scale, variance = (self._noise.between(n, 0.4, 0.8) for _ in range(2))
-        shift, mean = (self._noise.normal(n, 0.01) for _ in range(2))
-        parts = (("scale", scale), ("shift", shift), ("mean", mean), ("variance", variance))
-        return self._op("BatchNormalization", [x, *(self._tensor(f"{name}.{k}", v) for k, v in parts)], n[0])
+        positive = {kind: Weight(f"{name}.{kind}", n, low=0.4, high=0.8) for kind in ("scale", "variance")}
+        around0 = {kind: Weight(f"{name}.{kind}", n, 0.01) for kind in ("shift", "mean")}
+        made = {kind: self._tensor(weight) for kind, weight in (positive | around0).items()}
+        return self._op("BatchNormalization", [x, *(made[k] for k in ("scale", "shift", "mean", "variance"))], n[0])
 
     def relu(self, x: str) -> str:
         return self._op("Relu", [x], self.channels[x])
@@ -99,7 +101,7 @@ class Net:
         """A full layer with bias, from the row of features `x`."""
         name, wide = f"full{len(self._nodes)}", self.wide(out)
         weight = self._weight(f"{name}.weight", (wide, self.channels[x]))
-        bias = self._tensor(f"{name}.bias", self._noise.normal((wide,), 0.01))
+        bias = self._tensor(Weight(f"{name}.bias", (wide,), 0.01))
         return self._op("Gemm", [x, weight, bias], wide, transB=1)
 
     def add(self, x: str, y: str) -> str:
@@ -124,7 +126,7 @@ class Net:
     def concat(self, *values: str) -> str:
         return self._op("Concat", list(values), sum(self.channels[value] for value in values), axis=1)
 
-    def model(self, name: str, x: str) -> onnx.ModelProto:
+    def model(self, name: str, x: str) -> Unfilled:
         """The network that ends in the row of features `x`: float32 "x" 1x3xSxS to float32 "y"."""
         self._nodes.append(helper.make_node("Identity", [x], ["y"]))
         value, graph = helper.make_tensor_value_info, self._model.graph
@@ -134,7 +136,7 @@ class Net:
         graph.output.append(value("y", TensorProto.FLOAT, [1, self.channels[x]]))
         self._model.opset_import.append(helper.make_opsetid("", OPSET))
         self._model.ir_version = IR
-        return self._model
+        return Unfilled(self._model, tuple(self._weights), self._noise)
 
     def _op(self, kind: str, inputs: list[str], channels: int, **attributes: Any) -> str:
         name = f"v{len(self._nodes)}"
@@ -143,12 +145,11 @@ class Net:
         return name
 
     def _weight(self, name: str, shape: tuple[int, ...]) -> str:
-        return self._tensor(name, self._noise.weight(shape))
+        return self._tensor(Weight(name, shape, deviation_of(shape)))
 
-    def _tensor(self, name: str, value: Floats) -> str:
-        made = self._model.graph.initializer.add(name=name, data_type=TensorProto.FLOAT, dims=value.shape)
-        made.raw_data = value.astype("<f4", copy=False).tobytes()
-        return name
+    def _tensor(self, weight: Weight) -> str:
+        self._weights.append(weight)
+        return weight.name
 
 
 def _pair(n: int | tuple[int, int]) -> tuple[int, int]:

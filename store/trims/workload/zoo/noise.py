@@ -7,12 +7,16 @@ as writing it. What comes out follows from the seed and the key alone, for one v
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from trims.workload.zoo.unfilled import Weight
 
 Floats = npt.NDArray[np.float32]
 _BLOCK = 1 << 20  # values: 4 MiB stays in a cache of the second or third level
@@ -44,15 +48,26 @@ class Noise:
             at += cut.size
         return flat.reshape(shape)
 
+    def draw(self, weight: Weight) -> Iterator[Floats]:
+        """The values of `weight`, in pieces that are valid until the next one is asked for."""
+        if weight.high > weight.low:
+            yield self.between(weight.shape, weight.low, weight.high)
+        else:
+            yield from self.cuts(math.prod(weight.shape), weight.deviation)
+
     def between(self, shape: tuple[int, ...], low: float, high: float) -> Floats:
         """A tensor of values drawn evenly from [low, high): scales and variances, which must be positive."""
         drawn: npt.NDArray[Any] = self.rng.uniform(low, high, shape)
         return drawn.astype(np.float32)
 
-    def weight(self, shape: tuple[int, ...], fan_in: int = 0) -> Floats:
-        """A weight scaled so that a ReLU network keeps its activations' size (He et al. 2015): variance 2 / fan-in.
+    def weight(self, shape: tuple[int, ...]) -> Floats:
+        """A weight of a layer with ReLU behind it; see `deviation_of`."""
+        return self.normal(shape, deviation_of(shape))
 
-        fan_in: 0 counts all axes but the first, as convolutions and Gemm with transB have it.
-        """
-        fan = fan_in or int(np.prod(shape[1:], dtype=np.int64))
-        return self.normal(shape, float((2.0 / max(1, fan)) ** 0.5))
+
+def deviation_of(shape: tuple[int, ...]) -> float:
+    """The deviation that keeps a ReLU network's activations at one size (He et al. 2015): variance 2 / fan-in.
+
+    The fan-in is the product of all axes but the first, as convolutions and Gemm with transB have it.
+    """
+    return float((2.0 / max(1, math.prod(shape[1:]))) ** 0.5)

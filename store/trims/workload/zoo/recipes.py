@@ -12,10 +12,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trims.linux import atomic
 from trims.workload.zoo import plain, synthetic
 from trims.workload.zoo.files import Entry
 from trims.workload.zoo.noise import Noise
+from trims.workload.zoo.output import Output
 from trims.workload.zoo.table import LIGHT, ZooModel, chain_of
 
 ARCHITECTURE = "architecture"
@@ -50,7 +50,7 @@ class Recipe:
 
     def fill(self, fd: int, step: Step) -> Entry:
         """Write the file to an empty descriptor; returns what zoo.json says of it."""
-        return _graph(self, fd, step) if self.is_graph else _tensors(self, fd, step)
+        return _graph(self, Output(fd, step)) if self.is_graph else _tensors(self, Output(fd, step))
 
 
 def choose(model: ZooModel, seed: int, scale: float, architectures: bool, weights_only: bool) -> Recipe:
@@ -66,26 +66,27 @@ def choose(model: ZooModel, seed: int, scale: float, architectures: bool, weight
     return Recipe(model, source, seed, scale)
 
 
-def _tensors(recipe: Recipe, fd: int, step: Step) -> Entry:
+def _tensors(recipe: Recipe, out: Output) -> Entry:
     spec = recipe.model.spec
     chain = chain_of(spec.name) if recipe.source == TENSORS else None
     named = plain.shapes(chain) if chain else synthetic.profile(spec.name, spec.tensors, spec.nbytes, recipe.seed)
-    synthetic.write(fd, named, _metadata(recipe), Noise(recipe.seed, spec.name), step)
+    synthetic.write(out, named, _metadata(recipe), Noise(recipe.seed, spec.name))
     return _entry(recipe, tensors=len(named), nbytes=4 * sum(math.prod(shape) for _, shape in named))
 
 
-def _graph(recipe: Recipe, fd: int, step: Step) -> Entry:
+def _graph(recipe: Recipe, out: Output) -> Entry:
     from trims.workload.zoo import graphs, light  # onnx takes 0.2 s to import, and most builds find their files there
 
+    spec = recipe.model.spec
     if recipe.source in (ARCHITECTURE, NARROWED):
-        proto = graphs.graph(recipe.model.spec.name, recipe.seed, recipe.scale**0.5)
-    else:
-        proto = light.light(LIGHT[recipe.model.spec.name], recipe.seed)
+        unfilled = graphs.graph(spec.name, recipe.seed, recipe.scale**0.5)
+        graphs.mark(unfilled.model, _metadata(recipe))
+        unfilled.write(out)
+        return _entry(recipe, tensors=len(unfilled.weights), nbytes=unfilled.nbytes)
+    proto = light.light(LIGHT[spec.name], recipe.seed)
     graphs.mark(proto, _metadata(recipe))
+    out.write(proto.SerializeToString(deterministic=True))
     tensors, nbytes = graphs.weights(proto)
-    data = proto.SerializeToString(deterministic=True)
-    atomic.write_all(fd, data)
-    step(len(data))
     return _entry(recipe, tensors=tensors, nbytes=nbytes)
 
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import onnx
-
 from trims.workload.zoo.net import Net
 from trims.workload.zoo.noise import Noise
+from trims.workload.zoo.unfilled import Unfilled
 
 _50, _101, _152 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
 
@@ -60,7 +59,7 @@ NETWORKS = {
 }
 
 
-def residual(name: str, seed: int, width: float = 1.0) -> onnx.ModelProto:
+def residual(name: str, seed: int, width: float = 1.0) -> Unfilled:
     """One of NETWORKS for a 1x3x224x224 input."""
     form = NETWORKS[name]
     net = Net(Noise(seed, name), 224, width)

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from trims.linux import atomic, writeback
 from trims.workload.zoo.noise import Noise
+from trims.workload.zoo.output import Output
 
 _OLD = 60  # tensors: every network of the table with fewer has a bias to each weight and no normalisation
 _COLUMNS = 512  # of weights that are large enough to be matrices
 _SMALL_SHARE = 0.05  # at most this share of the bytes is in vectors: about what ResNets have
-_BEHIND = 8 << 20  # bytes after which the disk may start: the fsync at the end then has nothing to wait for
 _VECTORS = ("gamma", "beta", "mean", "variance")
 
 Shape = tuple[int, ...]
@@ -88,22 +87,9 @@ def header(tensors: Sequence[Named], metadata: dict[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def write(
-    fd: int, tensors: Sequence[Named], metadata: dict[str, str], noise: Noise, progress: Callable[[int], None]
-) -> None:
-    """Write the whole file from its beginning; progress is called with the bytes written since.
-
-    A vector's values are a tenth of a normal number's; a weight's deviation keeps sums of products near 1.
-    """
-    head = header(tensors, metadata)
-    atomic.write_all(fd, head)
-    progress(len(head))
-    at = begun = len(head)
+def write(out: Output, tensors: Sequence[Named], metadata: dict[str, str], noise: Noise) -> None:
+    """Write the whole file. A vector's deviation is a tenth, a weight's keeps sums of products near 1."""
+    out.write(header(tensors, metadata))
     for _, shape in tensors:
         for cut in noise.cuts(math.prod(shape), shape[-1] ** -0.5 if len(shape) > 1 else 0.1):
-            atomic.write_all(fd, cut.data)
-            at += cut.nbytes
-            progress(cut.nbytes)
-            if at - begun >= _BEHIND:
-                writeback.begin(fd, begun, at - begun)
-                begun = at
+            out.write(cut.data)

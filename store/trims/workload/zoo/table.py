@@ -9,8 +9,7 @@ sizes for them, `plain` counts them.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 
 from trims.errors import UsageError
@@ -113,13 +112,3 @@ def check_scale(scale: float) -> None:
         raise UsageError(
             f"bad scale {scale:g}", "it multiplies the sizes of the models", "give a number above 0, up to 16"
         )
-
-
-def total(models: Iterable[ZooModel]) -> int:
-    """Bytes of weights of all `models` together."""
-    return sum(model.spec.nbytes for model in models)
-
-
-def with_spec(model: ZooModel, **changes: object) -> ZooModel:
-    """`model` with fields of its spec changed."""
-    return replace(model, spec=replace(model.spec, **changes))  # type: ignore[arg-type]
