@@ -46,7 +46,7 @@ def test_a_line_is_found_again_and_keeps_the_mean_where_it_cannot_be():
 
 
 def test_the_parts_of_a_hit_are_those_of_the_truth():
-    parts = calibrate.Parts(served(1, ROOM.nbytes), ROOM)
+    parts = calibrate.Parts([served(1, ROOM.nbytes)], ROOM)
     assert parts.fork == pytest.approx(TRUTH.fork) and parts.finish == pytest.approx(TRUTH.finish)
     assert parts.ready.fixed == pytest.approx(TRUTH.connect + TRUTH.attach.fixed)
     assert parts.compute.fixed == pytest.approx(TRUTH.compute.fixed)
@@ -61,7 +61,7 @@ def test_slowing_is_found_from_what_a_request_takes_each_client():
 
 
 def test_the_disk_is_found_from_what_loads_wait():
-    parts = calibrate.Parts(served(1, ROOM.nbytes), ROOM)
+    parts = calibrate.Parts([served(1, ROOM.nbytes)], ROOM)
     alone = replace(TRUTH, load_weight=0.0)
     link = calibrate._link(served(1, ROOM.nbytes // 2, truth=alone), parts, ROOM)
     assert link.alone == pytest.approx(2e9, rel=0.01) and link.latency == pytest.approx(0.002, rel=0.01)

@@ -80,10 +80,10 @@ def calibrate(world: World, room: Room, requests: int, say: Say) -> Cost:
     setting = Setting(function="weights")
     count = len(room.files)
     hits = _hits(world, room, setting, requests, say)
-    parts = Parts(hits[1], room)
-    cost = _first(parts, world, hits)
     uniform = _draw(count, requests, 2)
     loads = {cache: _loads(world, room, setting, uniform, 1, cache, say) for cache in ("warm", "cold")}
+    parts = Parts((hits[1], loads["warm"]), room)
+    cost = _first(parts, world, hits)
     cost = replace(cost, cached=_link(loads["warm"], parts, room), cold=_link(loads["cold"], parts, room))
     crowds = [(k, "warm", _loads(world, room, setting, _draw(count, requests, 10 + k), k, "warm", say)) for k in (2, 4)]
     cost = _sharing(cost, room, "warm", crowds)
@@ -137,19 +137,24 @@ def _natively(cost: Cost, world: World, room: Room, setting: Setting, say: Say) 
 
 
 class Parts:
-    """The parts of a request that was a hit, as lines over bytes."""
+    """The parts of a request, as lines over bytes: of hits until ready, of all requests for the rest.
 
-    def __init__(self, run: Run, room: Room) -> None:
-        hit = run.outcomes[run.outcomes["how"] == rows.HIT]
-        nbytes, model = _sizes(room)[hit["model"]], hit["model"]
-        self.fork = float((hit["began"] - hit["asked"]).mean())
-        self.ready = line(nbytes, hit["ready"] - hit["began"], model)
-        self.compute = line(nbytes, hit["done"] - hit["ready"], model)
-        self.finish = gap(run)
+    Runs with loads in them are among `runs`: what a load leaves behind (memory being prepared for the next) slows the
+    requests after it, hits too.
+    """
+
+    def __init__(self, runs: Sequence[Run], room: Room) -> None:
+        served = np.concatenate([run.outcomes[rows.ok(run.outcomes)] for run in runs])
+        hit = served[served["how"] == rows.HIT]
+        nbytes = _sizes(room)
+        self.fork = float((served["began"] - served["asked"]).mean())
+        self.ready = line(nbytes[hit["model"]], hit["ready"] - hit["began"], hit["model"])
+        self.compute = line(nbytes[served["model"]], served["done"] - served["ready"], served["model"])
+        self.finish = float(np.average([gap(run) for run in runs], weights=[len(run.outcomes) for run in runs]))
 
 
 def _first(parts: Parts, world: World, hits: dict[int, Run]) -> Cost:
-    """What hits alone say."""
+    """All but the disk."""
     connect = parts.ready.fixed * _UNCONNECTED
     about = {**machine.describe(world.directory), "function": "weights", "start": "fork"}
     return Cost(
