@@ -16,16 +16,14 @@ from socket import socket
 from trims import units
 from trims.devices.base import Device
 from trims.disk.store import Store
-from trims.errors import NoSuchModel, NoSuchVariant
 from trims.linux import process
-from trims.manager import journal, orphans, runtime, telling
+from trims.manager import journal, runtime, telling
 from trims.manager.connection import Connection
 from trims.manager.executor import Executor
-from trims.manager.journal import Kept, Orphan
-from trims.manager.loader import Form
+from trims.manager.inheritance import Inheritance
 from trims.manager.publisher import Publisher
 from trims.manager.requests import Requests
-from trims.manager.resolve import Named, Resolver
+from trims.manager.resolve import Resolver
 from trims.manager.server import Server
 from trims.manager.uses import Uses
 from trims.manager.variants import Variants
@@ -34,8 +32,7 @@ from trims.paths import RuntimePaths
 from trims.residency import events as ev
 from trims.residency.events import Key
 from trims.residency.machine import Machine
-from trims.shmindex import reader
-from trims.shmindex.writer import IndexWriter, mark_closed
+from trims.shmindex.writer import IndexWriter
 from trims.version import __version__
 from trims.wire.framing import encode
 from trims.wire.messages import VERSION, Message, Welcome
@@ -44,8 +41,6 @@ SAVING = 60.0
 """Seconds between two journals when only counters have changed."""
 FAREWELL = 1.0
 """Seconds for the last answers to be taken."""
-_OURSELVES = 0
-"""The connection number of the manager's own wishes."""
 
 
 class Manager:
@@ -162,19 +157,13 @@ class Manager:
     def _begin(self, spare: int) -> dict[str, object]:
         """What earlier lives left is read and taken up; from then on the index speaks of this one."""
         paths, places = self._paths, self.executor.places
-        earlier = journal.read(paths.journal)
-        self._counters, self._wishes = earlier.counters, earlier.kept
-        self._untaken = dict.fromkeys(earlier.kept)  # not yet looked up: still to be kept
-        dead = reader.read(paths.index)
-        mark_closed(paths.index)
-        left = orphans.find(dead, earlier.orphans)
+        self._earlier = Inheritance(paths, self.executor, self._resolver, self._lookups, self._log)
         index = self._new_index(places)
         self.executor.publisher = Publisher(self.machine, index, places, self.executor.progress)
         self.welcome = encode(
             Welcome(VERSION, __version__, os.getpid(), self.identity, self._store.root, self._store.id)
         )
-        found = self._take_over(dead, left)
-        self._orphans = orphans.Watch(left, self.server.watch, self.server.unwatch, self._orphan_gone)
+        found = self._earlier.take_over(self.server)
         for place in places:
             self.executor.keep_spare(place, spare)
         if self._idle_exit != float("inf"):
@@ -198,68 +187,17 @@ class Manager:
             version=__version__,
         )
 
-    def _take_over(self, dead: reader.Snapshot | None, left: list[Orphan]) -> dict[str, object]:
-        """Reserve what is still held, and ask for what was pinned or warm. Returns what `status` says of it."""
-        who = ev.Who(os.getpid(), process.start_time(os.getpid()), os.geteuid(), os.getegid())
-        self.executor.feed(ev.Opened(_OURSELVES, who))
-        for orphan in left:
-            self.executor.feed(ev.Reserved(orphan.place, f"left by {orphan.name}", orphan.nbytes))
-            pids = ", ".join(str(pid) for pid, _ in orphan.holders)
-            self._log(f"{orphan.ref or 'a model'} of an earlier manager is still held by {pids}", "info")
-        for kept in self._wishes:
-            self._take_up(kept)
-        if dead is None and not self._wishes and not left:
-            return {}
-        return {
-            "previous_pid": dead.pid if dead is not None else None,
-            "pinned": len({(k.digest, k.variant, k.place) for k in self._wishes if k.owner}),
-            "warm": sum(not k.owner for k in self._wishes),
-            "orphans": [
-                {"ref": o.ref, "place": o.place, "nbytes": o.nbytes, "pids": [pid for pid, _ in o.holders]}
-                for o in left
-            ],
-        }
-
-    def _take_up(self, kept: Kept) -> None:
-        """Look a wish of the journal up, then have it again."""
-
-        def found(form: Form | BaseException) -> None:
-            self._restore(kept, form)
-
-        self._lookups.run(lambda: self._kept_form(kept), found)
-
-    def _kept_form(self, kept: Kept) -> Form:
-        """In a thread: what a wish of the journal is about."""
-        named = Named(kept.ref, kept.digest, "", "", (0, 0, 0))
-        return self._resolver.form(named, kept.variant)
-
-    def _restore(self, kept: Kept, form: Form | BaseException) -> None:
-        if not isinstance(form, Form):
-            self._log(f"{kept.ref} is not taken up again: {form}", "warning")
-            if isinstance(form, (NoSuchModel, NoSuchVariant)):
-                self._untaken.pop(kept, None)
-            return  # a store that cannot be read today may be back for the next life
-        self._untaken.pop(kept, None)
-        expires = float("inf") if kept.expires is None else kept.expires - time.time() + time.monotonic()
-        if expires > time.monotonic():
-            what = (form.key, kept.ref, form.nbytes, kept.owner, kept.reason, expires)
-            self.executor.feed(ev.Restored(*what))
-
     # ---- while it lives
 
     def _all_counters(self) -> dict[str, int]:
         counters = self.machine.counters
-        sums = {name: value + self._counters.get(name, 0) for name, value in counters.items()}
+        sums = {name: value + self._earlier.counters.get(name, 0) for name, value in counters.items()}
         return {**sums, "connections": len(self.server.connections), "queue": self.machine.queue()}
 
-    def _orphan_gone(self, orphan: Orphan) -> None:
-        self._log(f"{orphan.ref or 'a model'} of an earlier manager is not held any more", "info")
-        self.executor.feed(ev.Reserved(orphan.place, f"left by {orphan.name}", 0))
-        self.executor.journal_due = True
-
     def _state(self, pins_only: bool = False) -> journal.State:
-        state = journal.take(self.machine, self._orphans.orphans.values(), self._counters, pins_only)
-        state.kept.extend(kept for kept in self._untaken if kept.owner or not pins_only)
+        earlier = self._earlier
+        state = journal.take(self.machine, earlier.orphans(), earlier.counters, pins_only)
+        state.kept.extend(earlier.kept(pins_only))
         return state
 
     def _save(self) -> None:
@@ -316,7 +254,7 @@ class Manager:
         self.server.finish(FAREWELL)
         for pool in (self._saver, self._builds, self._lookups):
             pool.close()
-        self._orphans.close()
+        self._earlier.close()
         self.executor.close()
         try:
             self._write(state, uses)
