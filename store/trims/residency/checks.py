@@ -22,6 +22,7 @@ def _check_place(core: Core, place: Place) -> None:
     here = [r for r in core.residencies.values() if r.key.place == place.name]
     for kind in KINDS:
         assert place.sums[kind] == sum(r.nbytes for r in here if r.kind == kind), f"the sum of {kind} is wrong"
+    assert place.existing == sum(place.sums[kind] for kind in KINDS if kind != PROMISED), "what exists is miscounted"
     assert place.physical <= max(place.budget, place.excused), "more exists than the budget allows"
     if place.sums[PROMISED]:
         assert place.free >= 0, "more is promised than will be free"

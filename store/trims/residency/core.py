@@ -6,7 +6,6 @@ sums, the policy's order, the timer of its time to live, the index. So no rule c
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from trims.errors import TrimsError
@@ -67,7 +66,7 @@ class Core:
         self.leases = Leases()
         self.timers = Timers()
         self.history = History()
-        self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self.counters = dict.fromkeys(COUNTERS, 0)
         self.dirty: dict[str, None] = {}
         self.touched: set[str] = set()
         self.stopping = self.stopped = False
@@ -189,23 +188,23 @@ class Core:
         if residency.timed or (residency.ttl != FOREVER and kind in UNHELD):
             residency.timed = kind in UNHELD and residency.ttl != FOREVER
             self.timers.set(("ttl", residency.key), residency.last_use + residency.ttl if residency.timed else FOREVER)
-        if place.busy or kind not in KNOWN or before not in KNOWN:  # else there is nobody to give room to
+        if kind not in KNOWN or before not in KNOWN or place.busy:  # else there is nobody to give room to
             self.dirty[place.name] = None
         self.touched.add(residency.key.digest)
         self.publish(residency.key)
 
     def _count(self, place: Place, residency: Residency, before: str, kind: str) -> None:
-        sums = place.sums
-        if before == GONE:
+        if before != GONE:
+            place.sums[before] -= residency.counted
+            if before != PROMISED:
+                place.existing -= residency.counted
+        residency.kind, residency.counted = kind, residency.nbytes if kind != GONE else 0
+        if kind != GONE:
+            place.sums[kind] += residency.nbytes
+            if kind != PROMISED:
+                place.existing += residency.nbytes
+        if GONE in (before, kind):
             place.largest = None
-        else:
-            sums[before] -= residency.counted
-        residency.kind = kind
-        if kind == GONE:
-            place.largest, residency.counted = None, 0
-        else:
-            residency.counted = residency.nbytes
-            sums[kind] += residency.nbytes
         if place.excused:
             place.excused = min(place.excused, place.physical)
 

@@ -7,14 +7,16 @@ residency costs its holders, however many leases there are in all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trims.residency.events import Key, Who
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseView:
-    """One client's hold on one residency. `lease` is its number, never used twice; `since` a time of the clock."""
+class LeaseView(NamedTuple):
+    """One client's hold on one residency. `lease` is its number, never used twice; `since` a time of the clock.
+
+    (A tuple: one is made for every attach.)
+    """
 
     lease: int
     conn: int

@@ -70,7 +70,8 @@ class Machine:
     def handle(self, event: Event, now: float) -> list[Effect]:
         """What to do about `event`, in order. Raises InvalidTransition for news of work that was not asked for."""
         core = self._core
-        core.now = max(core.now, now)
+        if now > core.now:
+            core.now = now
         if core.stopped:
             return clients.turn_away(event)
         if core.min_resident:

@@ -34,9 +34,13 @@ class Outbox:
 
     def take(self) -> list[Effect]:
         """The effects since the last call, in the order to perform them."""
+        effects = self._effects
+        if not effects and not self._published and not self._journal:
+            return []
         first: list[Effect] = [Publish(key) for key in self._published]
         if self._journal:
             first.append(Journal())
-        effects = first + self._effects
-        self._effects, self._published, self._journal = [], {}, False
-        return effects
+        first += effects
+        self._published.clear()
+        self._effects, self._journal = [], False
+        return first

@@ -151,6 +151,7 @@ class Residency:
 class Place:
     """One place's budget and what stands in it.
 
+    existing: the sum of all kinds but "promised".
     line: absent ones that wait for room, first come first served. promised: planned ones that wait for bytes to be
     freed. parked: restored ones that found no room; they are tried again when there is some and nobody else waits.
     head, overtakers: who is first in the line, and the bytes of those that have started before it since it was.
@@ -165,6 +166,7 @@ class Place:
     pin_cap: int
     policy: Policy
     sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    existing: int = 0
     reserved: dict[str, tuple[int, bool]] = field(default_factory=dict)
     shrinking: int = 0
     line: dict[Key, Residency] = field(default_factory=dict)
@@ -193,9 +195,8 @@ class Place:
 
     @property
     def physical(self) -> int:
-        sums = self.sums
-        ours = sums[MOVING] + sums[PINNED] + sums[LEASED] + sums[IDLE] + sums[YOUNG] + sums[COMING] + sums[HELD]
-        return ours + (sum(nbytes for nbytes, _ in self.reserved.values()) if self.reserved else 0)
+        """Everything that exists or is being made."""
+        return self.existing + (sum(nbytes for nbytes, _ in self.reserved.values()) if self.reserved else 0)
 
     @property
     def free(self) -> int:
