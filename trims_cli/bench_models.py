@@ -15,7 +15,7 @@ from trims_cli.progress import Meter
 from trims_cli.settings import Settings
 
 if TYPE_CHECKING:
-    from trims_cli.benching import Asked
+    from trims_cli.bench_asked import Asked
 
 
 def choose(settings: Settings, asked: Asked) -> tuple[tuple[ModelSpec, ...], Stream | None]:

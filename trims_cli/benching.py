@@ -7,70 +7,29 @@ another configuration, and runs the cells it lacks.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from trims import units
-from trims.errors import BadInput, PartialFailure, UsageError
-from trims.linux import atomic
+from trims.errors import PartialFailure, UsageError
 from trims.residency import policies
 from trims.workload import arrivals, distributions, machine, report, runner
 from trims.workload.cells import Measured, Wanted, measure
 from trims.workload.models import ModelSpec, total_bytes
 from trims.workload.plan import Plan, Stream
-from trims.workload.setting import Baseline, Run, Setting
-from trims.workload.summary import Cell, ecdf
+from trims.workload.setting import Baseline, Run
+from trims.workload.summary import ecdf
 from trims.workload.world import World
-from trims_cli import bench_models, boundary, output, times
+from trims_cli import bench_files, bench_models, bench_view, boundary, output, times
+from trims_cli.bench_asked import Asked, check_writable, counts, shares
 from trims_cli.counting import Count
-from trims_cli.output import Column, Item
 from trims_cli.settings import Settings
 
 REPEATS = 3
 """Requests of each model alone that a speed-up is counted from."""
-CELLS = (
-    Column("SHARE", "share"), Column("CLIENTS", "clients", "int"), Column("REQUESTS", "requests", "int"),
-    Column("SPEEDUP", "_speedup"), Column("BATCH", "_batch"), Column("PENALTY", "_penalty"),
-    Column("HIT", "_hit"), Column("P50", "_p50"), Column("P99", "_p99"),
-    Column("NATIVE-P50", "_native_p50"), Column("NATIVE-P99", "_native_p99"),
-    Column("FAILED", "_failed", "int"),
-    Column("DISTRIBUTION", "distribution", "text", False), Column("POLICY", "policy", "text", False),
-    Column("BUDGET", "budget", "size", False), Column("ARRIVAL", "arrival", "text", False),
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The flags of the command, as typed."""
-
-    zoo: str | None
-    models: Sequence[str]
-    scale: float
-    distribution: str
-    share: str
-    clients: str | None
-    requests: int
-    arrival: str | None
-    shift_every: int
-    seed: int
-    policy: str
-    min_resident: str
-    budget: str
-    setting: Setting
-    side: str
-    unlimited: bool
-    trace_in: str | None
-    trace: str | None
-    output: str | None
-    csv: str | None
-    picture: str | None
-    resume: str | None
-    work_dir: str | None
-    keep: bool
 
 
 def run(settings: Settings, asked: Asked) -> int:
@@ -90,7 +49,7 @@ class _Bench:
 
     def __init__(self, settings: Settings, asked: Asked) -> None:
         self._settings, self._asked = settings, asked
-        self._shares, self._clients = _shares(asked.share), _counts(asked.clients or "1")
+        self._shares, self._clients = shares(asked.share), counts(asked.clients or "1")
         self._distribution = distributions.parse(asked.distribution)
         self._arrival = arrivals.parse(asked.arrival or "closed")
         policies.make(asked.policy)
@@ -100,7 +59,7 @@ class _Bench:
         if asked.side == "trims" and asked.picture:
             raise UsageError("--picture needs both sides", "a map shows trims over native", "leave --side out")
         for path in (asked.output, asked.csv, asked.picture, asked.trace):
-            _check_writable(path)
+            check_writable(path)
         self._path = asked.output or asked.resume
         self._report: report.Report | None = None
         self._notes: list[str] = []
@@ -115,7 +74,7 @@ class _Bench:
         self._begin(models, budget, recorded, world)
         if recorded is not None:
             self._shares = [1.0]
-            self._clients = _counts(asked) if (asked := self._asked.clients) else [recorded.clients]
+            self._clients = counts(asked) if (asked := self._asked.clients) else [recorded.clients]
         plans = [plan for plan in self._plans(models) if self._lacks(plan)]
         played = _played(plans, recorded)
         for model in played:
@@ -131,7 +90,7 @@ class _Bench:
     def _begin(self, models: Sequence[ModelSpec], budget: int, recorded: Stream | None, world: World) -> None:
         about = self._configuration(models, budget, recorded)
         if self._asked.resume is not None:
-            found = _read(self._asked.resume)
+            found = bench_files.read(self._asked.resume)
             here = machine.describe(world.directory)
             differs = report.differences(found, about) + [
                 f"{name} is {found.machine.get(name)} there and {here[name]} here"
@@ -276,7 +235,7 @@ class _Bench:
         self._report = replace(self._kept, partial=partial)
         for path, text in ((self._path, report.to_json), (self._asked.csv, report.to_csv)):
             if path is not None:
-                _write(path, text(self._kept).encode())
+                bench_files.write(path, text(self._kept).encode())
 
     def interrupted(self) -> None:
         """Say what is kept."""
@@ -291,8 +250,8 @@ class _Bench:
 
             bench_trace.write(self._events, self._asked.trace)
         if self._asked.picture is not None:
-            _draw(self._kept, self._asked.picture)
-        self._show()
+            bench_files.draw(self._kept, self._asked.picture)
+        bench_view.show(self._settings, self._kept)
         for note in self._notes if not self._settings.quiet else ():
             output.note(f"trims: {note}")
         cold = self._kept.coldness
@@ -305,64 +264,6 @@ class _Bench:
                 boundary.say(f"trims: {reason}")
             raise PartialFailure(f"{len(self._reasons)} requests failed", self._reasons[0])
         return 0
-
-    def _show(self) -> None:
-        kept = self._kept
-        output.emit(self._settings, "bench-workload", [_item(cell) for cell in kept.cells], CELLS, None)
-        several = len({cell.share for cell in kept.cells}) > 1 or len({cell.clients for cell in kept.cells}) > 1
-        if self._settings.form == "table" and not self._settings.quiet and several and "native" in self._sides():
-            from trims_cli import heatmap
-
-            made = heatmap.lines(kept.of(), lambda cell: cell.speedup, "speed-up over native, geometric mean")
-            heatmap.show(made, self._settings.config["ui.color"])
-
-
-def _item(cell: Cell) -> Item:
-    native = cell.native
-    return {
-        **cell.to_dict(),
-        "_speedup": _times(cell.speedup),
-        "_batch": _times(cell.batch_ratio),
-        "_penalty": _figure(cell.penalty, "+.0%"),
-        "_hit": _figure(cell.trims.hit_rate, ".0%"),
-        "_p50": _milliseconds(cell.trims.p50),
-        "_p99": _milliseconds(cell.trims.p99),
-        "_native_p50": _milliseconds(native.p50 if native else None),
-        "_native_p99": _milliseconds(native.p99 if native else None),
-        "_failed": cell.trims.failed + (0 if native is None else native.failed),
-    }
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "-" if value is None or math.isnan(value) else format(value, form)
-
-
-def _times(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.2f}x"
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None or math.isnan(seconds) else f"{seconds * 1e3:.1f}ms"
-
-
-def _shares(text: str) -> list[float]:
-    """`50%` or `0.5`, with commas between several."""
-    try:
-        found = [float(word[:-1]) / 100 if word.endswith("%") else float(word) for word in _words(text)]
-    except ValueError:
-        raise UsageError(f"bad share {text!r}", "", "write it like 50% or 0.1,0.5,1") from None
-    return list(dict.fromkeys(found))
-
-
-def _counts(text: str) -> list[int]:
-    try:
-        return list(dict.fromkeys(int(word) for word in _words(text)))
-    except ValueError:
-        raise UsageError(f"bad number of clients {text!r}", "", "write it like 4 or 1,2,8") from None
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
 
 
 def _budget(text: str, models: Sequence[ModelSpec]) -> int:
@@ -379,33 +280,3 @@ def _played(plans: Sequence[Plan], recorded: Stream | None) -> list[ModelSpec]:
 def _without_file(model: ModelSpec) -> ModelSpec:
     """The model without the name of a file, which is the machine's business."""
     return replace(model, file="")
-
-
-def _check_writable(path: str | None) -> None:
-    directory = os.path.dirname(os.path.abspath(path)) if path is not None else "/"
-    if not os.path.isdir(directory):
-        raise UsageError(f"cannot write {path}", "there is no such directory")
-
-
-def _write(path: str, data: bytes) -> None:
-    target = os.path.abspath(path)
-    try:
-        atomic.replace(target, data, os.path.dirname(target), durable=False)
-    except OSError as error:
-        raise atomic.translate(error, f"writing {path}") from None
-
-
-def _read(path: str) -> report.Report:
-    try:
-        with open(path, "rb") as file:
-            return report.from_json(file.read(), path)
-    except OSError as error:
-        raise BadInput(f"the report {path} cannot be read", os.strerror(error.errno or 0)) from None
-
-
-def _draw(kept: report.Report, path: str) -> None:
-    """The map as one picture, in the form that the file's name says."""
-    from trims.workload import pictures
-
-    form = os.path.splitext(path)[1].lstrip(".").lower()
-    _write(path, pictures.render(kept, pictures.names(kept)[0], form))

@@ -86,14 +86,14 @@ def bench_workload_(
     """Run a workload with real processes, through trims and natively, and compare."""
     from trims.errors import UsageError
     from trims.workload.setting import Setting
-    from trims_cli import benching
+    from trims_cli import bench_asked, benching
 
     if rate is not None and arrival is not None:
         raise UsageError("--rate and --arrival exclude each other", "", "write --arrival poisson:rate=R")
     setting = Setting(
         function=function, start=start, cache=cache, share=ort_share, threads=threads, timeout=settings.seconds(120.0)
     )
-    asked = benching.Asked(
+    asked = bench_asked.Asked(
         zoo, model or [], scale, distribution, share, clients, requests,
         f"poisson:rate={rate}" if rate is not None else arrival, shift_every, seed, policy, min_resident, budget,
         setting, side, unlimited, trace_in, trace, output, csv, picture, resume, work_dir, keep,
