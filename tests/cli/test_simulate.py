@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +58,23 @@ def test_files_are_written_whole(runtime: object, tmp_path: Path) -> None:
     assert all(cell.simulated for cell in read.cells) and len(read.curves) == 2
     assert len(list(csv.DictReader(table.read_text().splitlines()))) == 2
     assert "r.json failed" in cli.fails(1, "simulate", *FEW, "-o", str(tmp_path / "no" / "r.json"))
+
+
+def test_an_interrupted_run_leaves_the_cells_it_has(runtime: object, tmp_path: Path) -> None:
+    kept = tmp_path / "r.json"
+    words = ["simulate", "-n", "30", "--clients", "1,2", "--policy", "lru", "-o", str(kept)]
+    stop = (
+        "import os, signal, sys; from trims.workload import study; from trims_cli.__main__ import main\n"
+        "run = study.Case.run\n"
+        "def second(self, *args, **named):\n"
+        "    if self.stream.clients == 2: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return run(self, *args, **named)\n"
+        "study.Case.run = second; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", stop, *words], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, "") and "Traceback" not in done.stderr
+    read = report.from_json(kept.read_text())
+    assert read.partial and [cell.clients for cell in read.cells] == [1]
 
 
 def test_a_recorded_trace_is_asked_again(runtime: object, tmp_path: Path) -> None:
