@@ -125,7 +125,8 @@ def test_the_paper_is_what_is_run() -> None:
     assert len(others) == 9 * 2 * 3 - 3 and not set(others) & set(keys)
     models = paper_room.specs(whole)
     assert len([m for m in models if m.family == "small"]) == 37
-    need = paper_set.need(models[:37], models[37:], 10)
+    need = paper_set.need(models[:37], models[37:], 10, sessions=False)
+    assert paper_set.need(models[:37], models[37:], 10, sessions=True)["disk"] > need["disk"] + (6 << 30)
     assert need["disk"] > 2 * sum(m.nbytes for m in models) and need["memory"] > sum(m.nbytes for m in models[:37])
 
 

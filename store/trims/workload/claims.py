@@ -196,8 +196,7 @@ def _sweet_spot(report: Report) -> Claim:
     most, low, high = max(found), min(found.values()), max(found.values())
     alone = sweet_spot(replace(cell, batch_ratio=None) for cell in report.of() if cell.speedup is not None)
     here = f"{found[most]:.0%} of the models with {most} clients ({low:.0%} to {high:.0%} over all numbers of clients)"
-    if alone:
-        least = min(alone)
+    if alone and (least := min(alone)) != most:
         here += f"; where each request is compared with natively alone, {alone[least]:.0%} with {_clients(least)}"
         here += f" and {alone[most]:.0%} with {most}"
     return _SPOT.shown(found[most], here)

@@ -16,7 +16,7 @@ from trims.workload import outcomes as rows
 from trims.workload.claims import oversubscribed
 from trims.workload.distributions import parse
 from trims.workload.models import ModelSpec, total_bytes
-from trims.workload.paper_room import check, large, specs
+from trims.workload.paper_room import check, large_models, specs
 from trims.workload.paper_set import BUILD, STORE, WAYS, PaperSet, alone_cost, cell_cost
 from trims.workload.plan import Plan
 from trims.workload.report import Alone, Curve, Key, Report, Times, differences, missing, together
@@ -78,7 +78,7 @@ class _Paper:
     def prepare(self, directory: str) -> None:
         """Build and import the models, and say in the report what they have become."""
         chosen = self.chosen
-        wanted = [*zoo.paper_models(chosen.scale), *large(chosen)]
+        wanted = [*zoo.paper_models(chosen.scale), *large_models(chosen)]
         nbytes = sum(model.spec.nbytes for model in wanted)
         plain = chosen.function in ("weights", "torch")
         built = self._part(
@@ -125,7 +125,7 @@ class _Paper:
             tuple(small), parse(key.distribution), share=key.share, clients=key.clients, requests=requests,
             seed=chosen.seed,
         )  # fmt: skip
-        wanted = cells.Wanted(self._setting, oversubscribed(small), key.policy, self._sides(key))
+        wanted = cells.Wanted(_able(self._setting, small), oversubscribed(small), key.policy, self._sides(key))
         about = f"{key.share:.0%} of the models, {key.clients} client{'s' if key.clients > 1 else ''}"
         cost = cell_cost(small, key.clients, requests, len(wanted.sides))
         sides = list(wanted.sides)
@@ -158,10 +158,10 @@ class _Paper:
         )
         if native:
             self.world.stop()
-            return alone(models, setting, self.world, repeats, watch)
+            return alone(models, _able(setting, models), self.world, repeats, watch)
         self.world.start(int(1.25 * max(self.world.of(m).nbytes for m in models)) + (1 << 28))
         try:
-            return alone(models, setting, self.world, repeats, watch, how=way)
+            return alone(models, _able(setting, models), self.world, repeats, watch, how=way)
         finally:
             self.world.stop()
 
@@ -202,6 +202,13 @@ _WORDS = {
     "native_cold": "alone, natively, cold", "native_warm": "alone, natively, warm", "hit": "alone, resident",
     "load": "alone, loaded first",
 }  # fmt: skip
+
+
+def _able(setting: Setting, models: Sequence[ModelSpec]) -> Setting:
+    """The setting, with what each model can run where not all run the function asked for: large ones have no graph."""
+    if setting.function == "onnxruntime" and any(model.runs != "onnxruntime" for model in models):
+        return replace(setting, function="auto")
+    return setting
 
 
 def _ends(values: Sequence[int]) -> tuple[int, int]:

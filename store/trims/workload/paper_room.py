@@ -13,10 +13,10 @@ from trims.workload.paper_set import PaperSet, need
 
 
 def specs(chosen: PaperSet) -> tuple[ModelSpec, ...]:
-    return tuple(model.spec for model in (*zoo.paper_models(chosen.scale), *large(chosen)))
+    return tuple(model.spec for model in (*zoo.paper_models(chosen.scale), *large_models(chosen)))
 
 
-def large(chosen: PaperSet) -> list[zoo.ZooModel]:
+def large_models(chosen: PaperSet) -> list[zoo.ZooModel]:
     return zoo.large_models(chosen.scale, chosen.large) if chosen.large else []
 
 
@@ -24,7 +24,8 @@ def check(chosen: PaperSet, directory: str) -> None:
     """Raise NoSpace or NoRoom, naming `--scale`, when the disk of `directory` or the memory cannot hold the set."""
     models = specs(chosen)
     small = [model for model in models if model.family != "large"]
-    wanted = need(small, [model for model in models if model.family == "large"], max(chosen.clients))
+    large = [model for model in models if model.family == "large"]
+    wanted = need(small, large, max(chosen.clients), chosen.function in ("auto", "onnxruntime"))
     hint = "take smaller models with --scale"
     while not os.path.isdir(directory):
         directory = os.path.dirname(directory) or "."

@@ -104,16 +104,19 @@ def cell_cost(models: Sequence[ModelSpec], clients: int, requests: int, sides: i
     return sides * (1.0 + clients * CLIENT) + each * requests * (1.0 + 0.4 * (sides - 1))
 
 
-def need(models: Sequence[ModelSpec], large: Sequence[ModelSpec], clients: int) -> Mapping[str, int]:
+def need(models: Sequence[ModelSpec], large: Sequence[ModelSpec], clients: int, sessions: bool) -> Mapping[str, int]:
     """Bytes that a run needs at once: {"disk", "memory"}.
 
-    disk: every model's file and its container. memory: all small models resident (the run with room for all), or the
-    largest model three times over (its region, its native copy, and its file on the way).
+    sessions: small models run in ONNX Runtime, whose store has each model twice and whose native sessions hold about
+    twice the weights. disk: every model's file and its container. memory: all small models resident (the run with room
+    for all), or each client with a private copy of the largest, or a large model three times over: its region, its
+    native copy, and its file on the way.
     """
+    twice = 2 if sessions else 1
     biggest = max((model.nbytes for model in (*models, *large)), default=0)
     small = max((model.nbytes for model in models), default=0)
     resident = int(1.25 * total_bytes(models)) + (1 << 29)
     return {
-        "disk": int(2.1 * total_bytes([*models, *large])) + (1 << 30),
-        "memory": max(resident, clients * small, 3 * biggest) + (1 << 29),
+        "disk": int(1.05 * ((1 + twice) * total_bytes(models) + 2 * total_bytes(large))) + (1 << 30),
+        "memory": max(resident, twice * clients * small, 3 * biggest) + (1 << 29),
     }

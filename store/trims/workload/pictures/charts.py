@@ -88,16 +88,18 @@ def models(report: Report) -> Any:
 
 
 def policies(report: Report) -> Any:
-    """The batch-time ratio, else the speed-up, of each distribution under each policy, at the most clients."""
+    """The speed-up (else the batch-time ratio) of each distribution under each policy, at its most models and clients."""
+    speedups = all(cell.speedup is not None for cell in report.cells)
     found: dict[str, dict[str, float]] = {}
     for cell in sorted(report.cells, key=lambda c: (c.share, c.clients)):
-        figure_of = cell.batch_ratio if cell.batch_ratio is not None else cell.speedup
-        if figure_of is not None:
-            found.setdefault(cell.policy, {})[cell.distribution] = figure_of
+        value = cell.speedup if speedups else cell.batch_ratio
+        if value is not None:
+            found.setdefault(cell.policy, {})[cell.distribution] = value
     names = list(dict.fromkeys(name for row in found.values() for name in row))
-    under = "native batch time / trims batch time, most models and clients of each"
+    what = "speed-up of a request over its model natively alone" if speedups else "native batch time / trims batch time"
+    under = f"{what}; most models and clients of each"
     figure, axes = style.figure(7, 1.4 + 0.32 * len(names), "Distributions and policies", under)
-    height = 0.8 / len(found)
+    height = 0.8 / max(1, len(found))
     for at, (policy, row) in enumerate(found.items()):
         places = [names.index(name) + (at - (len(found) - 1) / 2) * height for name in row]
         axes.barh(
