@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import cli, leaks
+from helpers import cli, leaks, pages
 from helpers.models import ModelFiles
 from safetensors.numpy import save_file
 
@@ -48,22 +48,22 @@ def left(home: Path) -> list[str]:
 
 def test_a_map_is_measured_reported_and_drawn(zoo: Path, home: Path) -> None:
     report, table, picture = home / "r.json", home / "r.csv", home / "map.svg"
-    words = ("bench", "workload", "--zoo", zoo, "--share", "50%,1", "--clients", "1,2", "--requests", "8")
+    words = ("bench", "workload", "--zoo", zoo, "--share", "50%,1", "--clients", "2", "--requests", "8")
     outputs = ("-o", report, "--csv", table, "--picture", picture)
     said = done(*words, "--budget", "3MiB", *outputs)
     lines = said.splitlines()
     assert lines[0].split()[:6] == ["SHARE", "CLIENTS", "REQUESTS", "SPEEDUP", "BATCH", "PENALTY"]
-    assert len([line for line in lines if re.match(r"(0\.5|1\.0) +[12] +8 +[\d.]+x", line)]) == 4
+    assert len([line for line in lines if re.match(r"(0\.5|1\.0) +2 +8 +[\d.]+x", line)]) == 2
     assert "clients 2" in said and "50%" in said
     document = json.loads(report.read_text())
     assert document["schema"] == "trims.workload/1" and document["partial"] is False
-    assert {(c["share"], c["clients"]) for c in document["cells"]} == {(0.5, 1), (0.5, 2), (1.0, 1), (1.0, 2)}
+    assert {(c["share"], c["clients"]) for c in document["cells"]} == {(0.5, 2), (1.0, 2)}
     for cell in document["cells"]:
         assert cell["budget"] == 3 * MIB and cell["trims"]["failed"] == cell["native"]["failed"] == 0
         assert cell["speedup"] > 0 and cell["batch_ratio"] > 0
     cold = document["coldness"]
     assert cold["cache"] == "warm" and cold["most"] == 1.0 and cold["proven"] is (cold["least"] >= 0.99)
-    assert len(table.read_text().splitlines()) == 5 and picture.read_text().startswith("<?xml")
+    assert len(table.read_text().splitlines()) == 3 and picture.read_text().startswith("<?xml")
     assert str(home) not in report.read_text()  # a report may be shown to anybody
     assert left(home) == ["lock"]
 
@@ -77,13 +77,12 @@ def test_one_side_for_a_program(zoo: Path) -> None:
 
 
 def test_cold_is_proven_in_words(zoo: Path) -> None:
+    pages.need_dropping(zoo)
     said = cli.run("bench", "workload", "--zoo", zoo, "--requests", "4", "--cache", "cold", "--budget", "3MiB")
     assert said.returncode == 0, said
     found = re.search(r"cold: before each of 20 requests ([\d.]+)% of the model's file", said.stdout)
     assert found is not None
-    if said.stderr:
-        pytest.skip("this file system keeps its pages: " + said.stderr)
-    assert float(found[1]) == 0.0
+    assert float(found[1]) == 0.0 and not said.stderr
 
 
 def test_inference_both_ways(models: ModelFiles, home: Path) -> None:
@@ -100,16 +99,12 @@ def test_what_cannot_be_is_refused_before_anything_is_done(zoo: Path, home: Path
     for code, more, said in (
         (2, ("--share", "many"), "bad share 'many'"),
         (2, ("--clients", "x"), "bad number of clients"),
-        (2, ("--share", "2"), "share 2"),
-        (2, ("--distribution", "dance"), "unknown distribution"),
         (2, ("--rate", "5", "--arrival", "closed"), "exclude each other"),
         (2, ("--function", "dance"), "unknown function"),
-        (2, ("--cache", "hot"), "unknown cache"),
         (2, ("--side", "left"), "unknown side"),
         (2, ("--policy", "dance"), "policy"),
         (2, ("--function", "onnxruntime"), "cannot run m"),
         (2, ("-o", home / "no" / "r.json"), "no such directory"),
-        (16, ("--model", home / "none.onnx"), "no such file"),
         (16, ("--resume", home / "none.json"), "cannot be read"),
         (16, ("--trace-in", home / "none"), "cannot be read"),
         (20, ("--budget", "1MiB"), "cannot hold"),
