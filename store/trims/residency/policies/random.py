@@ -26,7 +26,10 @@ def splitmix64(n: int) -> int:
 
 
 class Random(Policy):
-    """Every call is O(1): what leaves a list without order gives its place to the last."""
+    """Any of those that may go, drawn from a seed.
+
+    Every call is O(1): what leaves a list without order gives its place to the last.
+    """
 
     name = "random"
 
