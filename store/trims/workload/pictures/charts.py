@@ -42,7 +42,7 @@ def bytes_moved(report: Report) -> Any:
 def latency(report: Report) -> Any:
     """The distribution of latencies, both sides."""
     under = "share of requests that had their first result by then"
-    figure, axes = style.figure(6, 3.4, "Latency of a request", under)
+    figure, axes = style.figure(6, 4, "Latency of a request", under)
     sides = {"trims": style.TRIMS, "native": style.NATIVE, "unlimited": style.THIRD}
     lines = ["-", "--", ":", "-."]
     counts = sorted({(curve.clients, curve.share) for curve in report.curves})
@@ -57,7 +57,7 @@ def latency(report: Report) -> Any:
     _plain_numbers(axes.xaxis)
     axes.set_xlabel("seconds from asking to the first result")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.legend(fontsize=7, loc="lower right")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=7)
     return figure
 
 
@@ -68,7 +68,7 @@ def models(report: Report) -> Any:
     loads = {name: value for f in ("small", "large", "own") for name, value in claims.gains(report, f, "load").items()}
     sizes = {model.name: model.nbytes for model in report.models}
     order = sorted(hits, key=lambda name: sizes[name])
-    under = f"native (page cache {cache}) / trims, one client, to the first result; smallest model first"
+    under = f"native (page cache {cache}) / trims, one client, to the first result; largest model on top"
     figure, axes = style.figure(6.5, 1.3 + 0.19 * len(order), "Speed-up of each model alone", under)
     rows = range(len(order))
     found = [hits[name] for name in order]
@@ -88,7 +88,7 @@ def models(report: Report) -> Any:
 
 
 def policies(report: Report) -> Any:
-    """The speed-up (else the batch-time ratio) of each distribution under each policy, at its most models and clients."""
+    """The speed-up (else the batch-time ratio) of each distribution and policy, at its most models and clients."""
     speedups = all(cell.speedup is not None for cell in report.cells)
     found: dict[str, dict[str, float]] = {}
     for cell in sorted(report.cells, key=lambda c: (c.share, c.clients)):

@@ -47,7 +47,15 @@ def _ratios(report: Report, value: Figure, title: str, under: str, better_below:
         rgb = palette.colour(at)
         x, y = shares.index(share), clients.index(count)
         axes.add_patch(_square(x, y, rgb))
-        axes.text(x, y, f"{ratio:.2g}", ha="center", va="center", color=_css(palette.ink(rgb)), fontsize=8)
+        axes.text(
+            x,
+            y,
+            f"{ratio:.2f}" if ratio < 1 else f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}",
+            ha="center",
+            va="center",
+            color=_css(palette.ink(rgb)),
+            fontsize=8,
+        )
     _axes(axes, shares, clients)
     _line(axes, sweet_spot(cells), shares, clients)
     figure.legend(loc="outside lower right", fontsize=8)
