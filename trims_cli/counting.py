@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from trims import units
+from trims.errors import one_line
 from trims_cli import output
 from trims_cli.settings import Settings
 
@@ -66,7 +67,7 @@ class Count:
         self._part = done
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._before + done, description=output.clean(self._name))
+            self._bar.update(self._task, completed=self._before + done, description=one_line(self._name))
         elif self._lines and now - self._last >= self._every:
             self._last = now
             output.note(self.line(now))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pexpect
 import pytest
 from helpers import cli, leaks, pages
 from helpers.models import ModelFiles
@@ -74,6 +75,17 @@ def test_one_side_for_a_program(zoo: Path) -> None:
     (item,) = cli.items(*words, "--cache", "cold", "--rate", "200", "-q")
     assert item["trims"]["requests"] == 3 and item["native"] is None and item["speedup"] is None
     assert item["cache"] == "cold" and item["arrival"] == "poisson:rate=200" and item["rate"] == 200
+
+
+def test_a_terminal_shows_what_is_under_way_and_how_much_is_left(zoo: Path) -> None:
+    words = ["bench", "workload", "--model", str(zoo / "m0.safetensors"), "--requests", "5", "--budget", "2MiB"]
+    child = pexpect.spawn(cli.TRIMS[0], [*cli.TRIMS[1:], *words], encoding="utf-8", timeout=60, dimensions=(24, 140))
+    child.expect("cell 1 of 1, native")
+    child.expect(r"\d+/13")  # three alone, five on each side
+    child.expect("SHARE +CLIENTS")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
 
 
 def test_cold_is_proven_in_words(zoo: Path) -> None:
