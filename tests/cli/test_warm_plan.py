@@ -14,7 +14,7 @@ from trims.disk.store import Store
 @pytest.fixture
 def running(store: Store) -> Iterator[Store]:
     """Two models of 4 KiB are idle in 8 KiB; a third, gamma, takes as much."""
-    cli.ok("start", "--host-budget", "8KiB", env={"TRIMS_SPARE": "0", "TRIMS_PIN_CAP": "100%"})
+    cli.ok("start", "--host-budget", "8KiB", "--policy", "lru", env={"TRIMS_SPARE": "0", "TRIMS_PIN_CAP": "100%"})
     cli.ok("warm", "alpha")
     cli.ok("warm", "beta")
     yield store
