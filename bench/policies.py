@@ -6,8 +6,8 @@
     python -m bench.policies --quick    a short run that keeps nothing
 
 Options: --cost FILE, from `trims bench calibrate`. Policies are compared by mean latency, as ratios: to lru, and
-to the best policy of that cell. Over cells they are averaged by their geometric mean. Each seed gives one such average;
-a difference counts when it has the same sign for all seeds.
+to the best evicting policy of that cell. Over cells they are averaged by their geometric mean. Each seed gives one such
+average; a difference counts when it has the same sign for all seeds.
 """
 
 from __future__ import annotations
@@ -72,16 +72,17 @@ def geometric(ratios: Iterable[float]) -> float:
 
 
 def to_best(cell: Cell, seed: int, policy: str, figure: str = "mean") -> float:
-    """A policy's latency over that of the cell's best one, of one seed."""
+    """A policy's latency over that of the cell's best one that evicts, of one seed."""
     found = cell["figures"][figure]
-    return float(found[policy][seed] / min(found[name][seed] for name in found))
+    return float(found[policy][seed] / min(found[name][seed] for name in found if POLICIES[name].evicts))
 
 
 def standing(cells: Sequence[Cell], policy: str, seeds: int) -> dict[str, Any]:
     """How a policy does over cells.
 
     best: geometric mean over cells of the ratio to the best, the median of the seeds; worst: the largest of a cell's
-    ratios (median of its seeds), and where. lru: (least, most) over seeds of the geometric mean over lru's.
+    ratios (median of its seeds), and where; bad: cells whose ratio is above 1.1. lru: (least, most) over seeds of the
+    geometric mean over lru's.
     """
     by_seed = [geometric(to_best(cell, seed, policy) for cell in cells) for seed in range(seeds)]
     over = [
@@ -91,6 +92,7 @@ def standing(cells: Sequence[Cell], policy: str, seeds: int) -> dict[str, Any]:
     where = max(range(len(cells)), key=ratios.__getitem__)
     return {
         "best": median(by_seed), "worst": ratios[where], "where": label(cells[where]), "lru": (min(over), max(over)),
+        "bad": sum(ratio > 1.1 for ratio in ratios),
         "hits": middle(cells, "hit_rate", policy), "byte_hits": middle(cells, "byte_hit_rate", policy),
         "bytes": geometric(
             median(cell["figures"]["bytes_loaded"][policy]) / median(cell["figures"]["bytes_loaded"]["lru"])
@@ -107,7 +109,8 @@ def middle(cells: Sequence[Cell], figure: str, policy: str) -> float:
 
 
 def label(cell: Cell) -> str:
-    return f"{cell['catalogue']}, {cell['workload']}, {cell['budget']:.0%}, {cell['clients']} clients"
+    clients = "1 client" if cell["clients"] == 1 else f"{cell['clients']} clients"
+    return f"{cell['catalogue']}, {cell['workload']}, {cell['budget']:.0%}, {clients}"
 
 
 def ranking(document: dict[str, Any]) -> str:
@@ -116,13 +119,14 @@ def ranking(document: dict[str, Any]) -> str:
     found = {name: standing(cells, name, seeds) for name in POLICIES}
     rows = [
         [
-            f"`{name}`", f"{s['best']:.3f}", f"{s['worst']:.2f}", s["where"], f"{s['lru'][0]:.3f} to {s['lru'][1]:.3f}",
+            f"`{name}`", f"{s['best']:.3f}", f"{s['worst']:.2f}", s["where"], str(s["bad"]),
+            f"{s['lru'][0]:.3f} to {s['lru'][1]:.3f}",
             f"{s['hits']:.1%}", f"{s['byte_hits']:.1%}", f"{s['bytes']:.2f}", f"{s['of_bound']:.1%}",
         ]
         for name, s in sorted(found.items(), key=lambda item: item[1]["best"])
     ]  # fmt: skip
-    heads = ("Policy", "Latency to best", "Worst", "Worst where", "Latency to lru, by seed", "Hits", "Byte hits",
-             "Bytes to lru", "Of bound")  # fmt: skip
+    heads = ("Policy", "Latency to best", "Worst", "Worst where", "Above 1.1", "Latency to lru, by seed", "Hits",
+             "Byte hits", "Bytes to lru", "Of bound")  # fmt: skip
     return table(heads, rows) + "\n" + groups(cells, seeds)
 
 
@@ -143,7 +147,7 @@ def groups(cells: Sequence[Cell], seeds: int) -> str:
     for name, inside in parts.items():
         part = [cell for cell in cells if inside(cell)]
         values = {policy: standing(part, policy, seeds)["best"] for policy in POLICIES}
-        least = min(values.values())
+        least = min(value for policy, value in values.items() if POLICIES[policy].evicts)
         marked = [f"**{value:.3f}**" if value == least else f"{value:.3f}" for value in values.values()]
         rows.append([name, str(len(part)), *marked])
     return table(("Latency to best", "Cells", *POLICIES), rows)
@@ -154,7 +158,7 @@ def every_cell(document: dict[str, Any]) -> str:
     rows = []
     for cell in document["cells"]:
         means = {name: 1e3 * median(cell["figures"]["mean"][name]) for name in POLICIES}
-        least = min(means.values())
+        least = min(value for name, value in means.items() if POLICIES[name].evicts)
         shown = [f"**{value:.0f}**" if value == least else f"{value:.0f}" for value in means.values()]
         limits = [f"{median(cell['limits'][name]):.1%}" for name in ("bound", "offline")]
         rows.append(
@@ -186,8 +190,8 @@ def setting(document: dict[str, Any]) -> str:
     ]
     about = document["cost"]["about"].get("machine") or document["cost"]["about"].get("cpu", "measured")
     return (
-        f"{len(document['cells'])} cells, {len(document['seeds'])} seeds each; {'; '.join(parts)}. Costs: {about}."
-        f" It took {document['seconds']:.0f} s of one core.\n"
+        f"{len(document['cells'])} cells, {len(document['seeds'])} seeds each. {'; '.join(parts)}.\n"
+        f"Costs: {about}. It took {document['seconds']:.0f} s of one core.\n"
     )
 
 
