@@ -111,6 +111,16 @@ def test_never_names_who_holds_what_it_keeps() -> None:
     assert (blocker["why"], blocker["holders"]) == ("kept", [])
 
 
+def test_never_names_what_is_there_now() -> None:
+    s = Script(policy="never")
+    s.resident("a", "b", nbytes=4)
+    assert [b["ref"] for b in refusal(s.attach("c", 5))["details"]["blockers"]] == ["a:latest", "b:latest"]
+    s.evict("b")
+    s.freed("b")
+    s.resident("d", nbytes=5)
+    assert [b["ref"] for b in refusal(s.attach("c", 5))["details"]["blockers"]] == ["d:latest", "a:latest"]
+
+
 def test_never_waits_for_what_goes_by_itself() -> None:
     s = Script(policy="never", ttl=5)
     s.resident("a", nbytes=6)
@@ -160,6 +170,27 @@ def test_by_hand_never_evicts_as_any_other() -> None:
     s.resident("a", "b")
     assert freed(s.evict(until_free=8)) == ["a"]
     assert freed(s.evict("b")) == ["b"]
+
+
+# ---- what a policy is told
+
+
+def test_a_policy_is_told_which_of_its_victims_went_and_not_of_others() -> None:
+    s = Script(budget=3, policy="s3fifo")
+    s.resident("a", "b", "c", nbytes=1)
+    assert s.attach("d", 1) == [free("a")]
+    s.freed("a")
+    s.loaded("d")
+    s.release("d")
+    assert s.attach("a", 1) == [free("b")]
+    s.freed("b")
+    s.loaded("a")
+    s.release("a")
+    assert freed(s.evict()) == ["c", "d", "a"], "a was a victim, and came back: it goes last"
+    for model in "cda":
+        s.freed(model)
+    s.resident("e", "a", "c", nbytes=1)
+    assert freed(s.evict()) == ["e", "a", "c"], "what is evicted by hand leaves no ghost"
 
 
 # ---- changing the policy
@@ -272,9 +303,11 @@ def test_each_residency_has_its_own_time_to_stay() -> None:
     s = Script(min_resident=5)
     s.resident("a", nbytes=6)
     s.evict("a")
+    s.attach("a", 6)  # while it is being freed: it is loaded again at once
     s.freed("a")
     s.now = 4
-    s.resident("a", nbytes=6)
+    s.loaded("a")
+    s.release("a")
     s.now = 6  # what was loaded at 0 would be ripe
     assert s.attach("b", 6) == []
     s.now = 9
