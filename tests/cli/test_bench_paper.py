@@ -116,6 +116,22 @@ def test_what_does_not_fit_is_refused_before_any_work(home: Path) -> None:
     assert not (home / "not").exists()
 
 
+def test_models_of_a_run_before_need_no_room_again(tmp_path: Path) -> None:
+    chosen = paper_set.choose(True, False, 0.001, "weights", "cold")
+    disk = os.statvfs(tmp_path)
+    scale = 1.02 * disk.f_bavail * disk.f_frsize / (0.001**-1 * 2.1 * sum(m.nbytes for m in paper_room.specs(chosen)))
+    if not 0.01 < scale < 16:
+        pytest.skip("the disk is too small or too large to be filled by models of a possible scale")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "beside").mkdir()
+    large = replace(chosen, scale=scale, clients=(10**9,))  # which no memory holds: how it says that the disk did
+    for where, fits in (("beside", False), ("models", True)):
+        with open(tmp_path / where / "file", "wb") as file:
+            file.truncate(int(0.2 * disk.f_bavail * disk.f_frsize) + (2 << 30))  # a hole: it only looks large
+        with pytest.raises(NoRoom if fits else NoSpace):
+            paper_room.check(large, str(tmp_path))
+
+
 def test_the_paper_is_what_is_run() -> None:
     whole = paper_set.choose(False, True, None, "weights", "cold")
     keys = whole.map_keys()

@@ -27,10 +27,13 @@ def check(chosen: PaperSet, directory: str) -> None:
     large = [model for model in models if model.family == "large"]
     wanted = need(small, large, max(chosen.clients), chosen.function in ("auto", "onnxruntime"))
     hint = "take smaller models with --scale"
+    ours = (
+        os.path.join(directory, name) for name in ("models", "store")
+    )  # of a run before, in a directory that is kept
+    there = sum(_size(f"{base}/{name}") for own in ours for base, _, names in os.walk(own) for name in names)
     while not os.path.isdir(directory):
         directory = os.path.dirname(directory) or "."
     disk = os.statvfs(directory)
-    there = sum(_size(os.path.join(base, name)) for base, _, names in os.walk(directory) for name in names)
     free = disk.f_bavail * disk.f_frsize + min(there, wanted["disk"])
     if wanted["disk"] > free:
         why = f"{units.format_size(wanted['disk'])} is needed, {units.format_size(free)} is free"
