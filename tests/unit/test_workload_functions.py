@@ -90,7 +90,7 @@ def test_an_unknown_function_is_refused() -> None:
         function("dance")
 
 
-def test_a_dropped_file_is_cold_and_a_read_one_warm(tmp_path: Path) -> None:
+def test_a_dropped_file_is_cold_and_a_read_one_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "f"
     path.write_bytes(np.random.default_rng(0).bytes(300_001))
     coldness.heat([[str(path)]])
@@ -98,6 +98,10 @@ def test_a_dropped_file_is_cold_and_a_read_one_warm(tmp_path: Path) -> None:
     assert coldness.cached([str(path)]) == 1.0
     pages.need_dropping(tmp_path)
     assert coldness.chill([str(path)]) == 0.0 == coldness.cached([str(path)])
+    for look in (True, False):  # both ways of asking the kernel
+        if not look:
+            monkeypatch.setattr(pagecache, "_CACHESTAT", 999_999)
+        assert pagecache.resident(str(path)) == (0, 300_001)
     with open(path, "rb") as file:
         file.seek(200_000)
         file.read(1)

@@ -1,9 +1,9 @@
 """Warm and cold page caches, made and proven.
 
-Cold: the files of a model are dropped from the page cache right before a request and then looked at (mincore): what is
-still there is written down with the request. A file that another process maps or reads at that moment stays in part,
-and the figure says so. Warm: every file in play is read once before the run, and looked at before and after: a machine
-without room for them is not called warm.
+Cold: the files of a model are dropped from the page cache right before a request, then looked at: what still is there
+is written down with the request. A file that another process maps or reads at that moment stays in part, and the figure
+says so. Warm: every file in play is read once before the run, and looked at before and after: a machine without room
+for them is not called warm.
 """
 
 from __future__ import annotations
