@@ -192,7 +192,9 @@ def start_manager(runtime: Runtime, **flags: str) -> Manager:
     from trims.manager import launch
 
     create_store(str(runtime.store), if_missing=True)
-    texts = {"budget.host": "64MiB", "budget.spare": "0"} | {k.replace("_", ".", 1): v for k, v in flags.items()}
+    # lru: the order of eviction must not depend on how long loads took.
+    texts = {"budget.host": "64MiB", "budget.spare": "0", "residency.policy": "lru"}
+    texts |= {k.replace("_", ".", 1): v for k, v in flags.items()}
     started = launch.start(config.load(flags=texts))
     return Manager(runtime, int(started["pid"]), started)
 

@@ -67,7 +67,7 @@ OPTIONS = (
     ),
     Option("budget.pin_cap", "TRIMS_PIN_CAP", "80%", _size, "most of the host budget that pins may hold"),
     Option("residency.ttl", "TRIMS_TTL", "forever", units.parse_duration, "how long an idle residency is kept"),
-    Option("residency.policy", "TRIMS_POLICY", "lru", str, "which idle residency goes first when room is needed"),
+    Option("residency.policy", "TRIMS_POLICY", "gdsf", str, "which idle residency goes first when room is needed"),
     Option(
         "residency.min_resident",
         "TRIMS_MIN_RESIDENT",

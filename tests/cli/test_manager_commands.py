@@ -50,7 +50,7 @@ def test_start_status_stop(store: Store) -> None:
             {"place": "host", "budget": 1 << 20, "used": 0, "pinned": 0, "leased": 0, "idle": 0, "spare": 0,
              "free": 1 << 20}
         ]  # fmt: skip
-        assert cli.items("status", "-v")[0]["manager"]["policy"] == "lru"
+        assert cli.items("status", "-v")[0]["manager"]["policy"] == "gdsf"
         assert f"process {item['pid']}" in cli.ok("status")
         assert cli.ok("status", "--check") == ""
         assert any("ready" in line for line in cli.ok("logs").splitlines())
