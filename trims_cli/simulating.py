@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +13,7 @@ from trims.workload.outcomes import latency, ok
 from trims.workload.study import Case, Row
 from trims.workload.summary import ecdf
 from trims_cli import output, times
+from trims_cli.counting import Count
 from trims_cli.output import Column, Item
 from trims_cli.settings import Settings
 from trims_cli.simulating_input import MachineAsked, Workload, read_cases, read_cost, read_policies
@@ -53,13 +52,14 @@ def run(settings: Settings, workload: Workload, machine: MachineAsked, files: Fi
     beside = machine.native or files.picture is not None
     rows: list[Row] = []
     try:
-        with Counter(settings, sum(len(case.stream) for case in cases) * len(policies)) as counter:
+        with Count(settings, "simulating", sum(len(case.stream) for case in cases) * len(policies)) as count:
             for case in cases:
                 for policy in policies:
-                    row = case.run(policy, counter.of(policy), beside=beside)
+                    count.part(f"simulating {policy}, {case.stream.clients} at once")
+                    row = case.run(policy, count, beside=beside)
+                    count(len(case.stream))
                     rows.append(row)
                     kept = kept.with_cell(row.cell, report_curves(row) if len(cases) == 1 else ())
-                    counter.passed(len(case.stream))
     finally:
         whole = len(rows) == len(cases) * len(policies)
         if rows:
@@ -148,34 +148,3 @@ def seconds(value: float | None) -> str | None:
     if value is None or value != value:
         return None
     return f"{value * 1e3:.3g}ms" if value < 1 else f"{value:.4g}s"
-
-
-class Counter:
-    """How far the simulation is: a line on the terminal behind standard error, gone at the end."""
-
-    def __init__(self, settings: Settings, total: int) -> None:
-        on = settings.config["ui.progress"] != "off" and not settings.quiet and settings.form == "table"
-        self._on, self._total = on and sys.stderr.isatty(), max(1, total)
-        self._passed, self._began = 0, time.monotonic()
-
-    def __enter__(self) -> Counter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._on:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-
-    def of(self, what: str) -> Callable[[int], None] | None:
-        """What to call with the requests done of this part; None where nobody watches."""
-        return (lambda done: self._say(what, self._passed + done)) if self._on else None
-
-    def passed(self, requests: int) -> None:
-        """A part is over."""
-        self._passed += requests
-
-    def _say(self, what: str, done: int) -> None:
-        spent = time.monotonic() - self._began
-        left = spent / max(1, done) * (self._total - done)
-        sys.stderr.write(f"\r\x1b[Ksimulating {what}: {done / self._total:.0%}, {left:.0f} s left")
-        sys.stderr.flush()

@@ -10,9 +10,10 @@ from trims.workload import fleet, routing
 from trims.workload.cost import Cost
 from trims.workload.models import total_bytes
 from trims_cli import output
+from trims_cli.counting import Count
 from trims_cli.output import Column, Item
 from trims_cli.settings import Settings
-from trims_cli.simulating import Counter, Files, percent, remark, seconds, write_text
+from trims_cli.simulating import Files, percent, remark, seconds, write_text
 from trims_cli.simulating_input import MachineAsked, Workload, read_cases, read_cost, read_policies
 
 COLUMNS = (
@@ -41,15 +42,17 @@ def run(settings: Settings, workload: Workload, machine: MachineAsked, files: Fi
     prices, policies, ways = read_link(read_cost(machine.cost), given), read_policies(machine.policy), read_ways(given)
     cases = list(read_cases(workload, machine, prices))
     items: list[Item] = []
-    with Counter(settings, sum(len(case.stream) for case in cases) * len(policies) * len(ways)) as counter:
+    total = sum(len(case.stream) for case in cases) * len(policies) * len(ways)
+    with Count(settings, "simulating", total) as count:
         for case in cases:
             room = units.parse_size(given.disk, total_bytes(case.models))
             for policy in policies:
                 for way in ways:
                     node = replace(case.setup, policy=policy)
                     asked = fleet.Fleet(given.machines, way, node, room, given.filled, workload.seed)
-                    served = fleet.serve(case.stream, asked, prices, counter.of(str(way)))
-                    counter.passed(len(case.stream))
+                    count.part(f"simulating {way}, {policy}")
+                    served = fleet.serve(case.stream, asked, prices, count)
+                    count(len(case.stream))
                     whole = {"routing": str(way), "policy": policy, "share": case.share, "clients": case.stream.clients,
                              "machines": given.machines, "measured": prices.measured}  # fmt: skip
                     items += _items(served, whole)
