@@ -17,7 +17,7 @@ from trims.wire.messages import History
 
 @pytest.fixture
 def running(store: Store) -> Iterator[Store]:
-    cli.ok("start", "--host-budget", "8KiB", "--policy", "lru", env={"TRIMS_SPARE": "0"})  # two of alpha, beta and gamma
+    cli.ok("start", "--host-budget", "8KiB", "--policy", "lru", env={"TRIMS_SPARE": "0"})  # two of three
     yield store
     cli.run("stop", "--now")
 
