@@ -151,7 +151,7 @@ def bench_calibrate_(
         typer.Option("--output", "-o", metavar="FILE", help="The cost file, JSON, for `trims simulate --cost`."),
     ] = None,
     scale: Annotated[float, typer.Option("--scale", metavar="X", help="Size of the models; 1 is the paper's.")] = 0.05,
-    requests: Annotated[int, typer.Option("--requests", "-n", metavar="N", help="Requests of each run.")] = 300,
+    requests: Annotated[int, typer.Option("--requests", metavar="N", help="Requests of each run.")] = 300,
     work_dir: Annotated[
         str | None, typer.Option("--work-dir", metavar="DIR", help="Where models, store and manager lie meanwhile.")
     ] = None,
@@ -169,7 +169,7 @@ def bench_validate_(
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="The verdicts, JSON.")] = None,
     scale: Annotated[float, typer.Option("--scale", metavar="X", help="Size of the models; 1 is the paper's.")] = 0.05,
-    requests: Annotated[int, typer.Option("--requests", "-n", metavar="N", help="Requests of each run.")] = 1000,
+    requests: Annotated[int, typer.Option("--requests", metavar="N", help="Requests of each run.")] = 1000,
     repeats: Annotated[int, typer.Option("--repeats", metavar="N", help="Real runs of each check.")] = 3,
     only: Annotated[str | None, typer.Option("--only", metavar="LIST", help="Some of the checks, as 1,4.")] = None,
     work_dir: Annotated[

@@ -32,7 +32,7 @@ def simulate_(
         str, typer.Option("--share", metavar="LIST", help="Of the models in play, as 0.5 or 10%,50%,100%.")
     ] = "100%",
     clients: Annotated[str, typer.Option("--clients", metavar="LIST", help="Requests at once, as 1,5,10.")] = "1",
-    requests: Annotated[int, typer.Option("--requests", "-n", metavar="N", help="Requests in all.")] = 10000,
+    requests: Annotated[int, typer.Option("--requests", metavar="N", help="Requests in all.")] = 10000,
     rate: Annotated[
         str | None,
         typer.Option("--rate", metavar="ARRIVAL", help="Requests a second (open arrivals), or bursty:rate=20."),

@@ -80,7 +80,7 @@ def test_json_of_every_command(manager: Any, home: Path) -> None:
         ("trace", "record", str(home / "new.jsonl"), "--for", "1ms"),
         ("trace", "show", str(recorded)),
         ("bench", "workload", "--model", str(out), "--requests", "2", "--budget", "8MiB", "-q"),
-        ("simulate", "--models", "4", "--sigma", "0", "--median", "1MiB", "-d", "uniform", "-n", "40"),
+        ("simulate", "--models", "4", "--sigma", "0", "--median", "1MiB", "-d", "uniform", "--requests", "40"),
     ]
     found = {}
     for number, words in enumerate(commands):

@@ -20,7 +20,7 @@ from trims.workload.cost import ASSUMED, to_json
 from trims.workload.traced import REQUEST, Trace, TracedClient, TracedModel
 from trims_cli import simulating_input
 
-FEW = ("-n", "60")
+FEW = ("--requests", "60")
 
 
 def items(*words: str) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def test_files_are_written_whole(runtime: object, tmp_path: Path) -> None:
 
 def test_an_interrupted_run_leaves_the_cells_it_has(runtime: object, tmp_path: Path) -> None:
     kept = tmp_path / "r.json"
-    words = ["simulate", "-n", "30", "--clients", "1,2", "--policy", "lru", "-o", str(kept)]
+    words = ["simulate", "--requests", "30", "--clients", "1,2", "--policy", "lru", "-o", str(kept)]
     stop = (
         "import os, signal, sys; from trims.workload import study; from trims_cli.__main__ import main\n"
         "run = study.Case.run\n"
