@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from helpers import reports
@@ -38,19 +42,26 @@ def test_a_missing_cell_is_a_dash() -> None:
     assert drawn(())[0].plain == "title"
 
 
-def test_output_has_escapes_only_where_wanted(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("COLORTERM", "truecolor")
-    monkeypatch.setenv("TERM", "xterm-256color")
-    heatmap.show(drawn(), "auto")
-    assert "\x1b" not in capsys.readouterr().out
-    heatmap.show(drawn(), "always")
-    assert "\x1b[38;2;" in capsys.readouterr().out
-    monkeypatch.setenv("NO_COLOR", "1")
-    heatmap.show(drawn(), "always")
-    assert "38;2" not in capsys.readouterr().out
+_SHOW = "from helpers import reports; from trims_cli import heatmap; import sys;" + (
+    "heatmap.show(heatmap.lines(reports.grid(), lambda c: c.batch_ratio, 'title'), sys.argv[1])"
+)
+
+
+@pytest.mark.parametrize(
+    ("colour", "env", "wanted", "unwanted"),
+    [
+        ("auto", {}, "1.9x", "\x1b"),
+        ("always", {}, "\x1b[38;2;", "\x1b[97;"),
+        ("always", {"NO_COLOR": "1"}, "1.9x", "38;2"),
+    ],
+)
+def test_output_has_escapes_only_where_wanted(colour: str, env: dict[str, str], wanted: str, unwanted: str) -> None:
+    """Each in an interpreter of its own: rich keeps the codes of a style as first written, whatever terminal is next."""
+    path = os.pathsep.join([str(Path(__file__).resolve().parent.parent), *sys.path])
+    asked = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    asked |= {"COLORTERM": "truecolor", "TERM": "xterm-256color", "PYTHONPATH": path, **env}
+    out = subprocess.run([sys.executable, "-c", _SHOW, colour], env=asked, capture_output=True, text=True, check=True)
+    assert wanted in out.stdout and unwanted not in out.stdout
 
 
 @given(st.floats(0.01, 1e4))
