@@ -56,7 +56,7 @@ _SHOW = "from helpers import reports; from trims_cli import heatmap; import sys;
     ],
 )
 def test_output_has_escapes_only_where_wanted(colour: str, env: dict[str, str], wanted: str, unwanted: str) -> None:
-    """Each in an interpreter of its own: rich keeps the codes of a style as first written, whatever terminal is next."""
+    """Each in an interpreter of its own: rich keeps the codes that a style was first written with."""
     path = os.pathsep.join([str(Path(__file__).resolve().parent.parent), *sys.path])
     asked = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     asked |= {"COLORTERM": "truecolor", "TERM": "xterm-256color", "PYTHONPATH": path, **env}
