@@ -27,7 +27,7 @@ def run(quick: bool) -> None:
         row("attach and release of a resident, by the machine", attaching, list(POLICIES), rounds),
         row("attach that evicts one, loads and releases, by the machine", missing, one_by_one, rounds),
     ]
-    notes = ["trims: lru, the default. The requests are the same for each; a figure is the mean of a batch of 200."]
+    notes = ["trims: gdsf, the default. The requests are the same for each; a figure is the mean of a batch of 200."]
     report("policies", f"Policies, with {MANY:,} residents", rows, notes, quick)
 
 
@@ -35,7 +35,7 @@ def row(what: str, work: Callable[[str], Callable[[], float]], names: list[str],
     """One kind of work, by every policy in turn; target: seconds that none may exceed, 0 for no target."""
     figures: dict[str, Figure] = interleave({name: work(name) for name in names}, rounds)
     worst = max(figure.p50 for figure in figures.values())
-    ours = figures.pop("lru")
+    ours = figures.pop("gdsf")
     if not target:
         return Row(what, ours, figures)
     return Row(what, ours, figures, f"{show(target, 's')} for each policy", worst <= target)

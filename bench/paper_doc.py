@@ -1,20 +1,25 @@
-"""The figures of docs/paper.md, made from bench/results/paper.json; with --check, only fail when the two differ.
+"""What docs/paper.md, docs/simulator.md and the README say of kept results; with --check, only fail when they differ.
 
-`trims bench paper -o bench/results/paper.json` measures them. Without --check the pictures are drawn, too.
+`trims bench paper -o bench/results/paper.json` and `trims bench validate -o bench/results/validation.json` measure
+them. Without --check the pictures are drawn, too.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
 
 from bench.harness import RESULTS, ROOT, show
 from trims.workload import claims, pictures, report_file, table3
 from trims.workload.report import Report
 from trims.workload.summary import Cell, sweet_spot
 
-DOCUMENT = ROOT / "docs" / "paper.md"
 PICTURES = ROOT / "docs" / "pictures" / "paper"
-BEGIN, END = "<!-- figures: made by python -m bench.paper_doc -->\n", "<!-- end of figures -->"
+PAPER, VALIDATION = RESULTS / "paper.json", RESULTS / "validation.json"
 
 
 def block(report: Report) -> str:
@@ -80,17 +85,54 @@ def _square(cell: Cell | None, name: str, sweet: bool) -> str:
     return f"**{text}**" if sweet and value is not None else text
 
 
+def validation(kept: dict[str, Any]) -> str:
+    """The table of simulated runs beside real ones."""
+    facts = kept["machine"]
+    first = kept["items"][0]
+    lines = [
+        f"On {facts['cpu']}, {facts['cores']} cores, {facts['kernel']}: {first['requests']:,} requests a run, "
+        f"{len(first['real_mean'])} real runs a check, models at {kept['scale']:g} of their size.\n",
+        "| Check | Hit rate, real | simulated | points | Mean latency, real | simulated | off | pace | agree |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for item in kept["items"]:
+        real, own = item["real_mean"], mean(item["simulated_mean"])
+        lines.append(
+            f"| {item['name']} | {mean(item['real_hit_rate']):.1%} | {mean(item['simulated_hit_rate']):.1%} | "
+            f"{100 * item['points']:+.1f} | "
+            f"{show(mean(real), 's')} ({show(min(real), 's')} to {show(max(real), 's')}) | "
+            f"{show(own, 's')} | {item['deviation']:+.1%} | {mean(item['paces']):.2f}x | "
+            f"hits {_yes(item['hits_agree'])}, latency {_yes(item['mean_agrees'])} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _yes(agrees: bool) -> str:
+    return "yes" if agrees else "**no**"
+
+
+def documents(report: Report) -> Iterator[tuple[Path, str, str]]:
+    """(document, name of its section, what has to stand there)."""
+    yield ROOT / "docs" / "paper.md", "figures", block(report)
+    yield ROOT / "README.md", "paper", _machine(report) + "\n" + claims.to_markdown(claims.claims(report))
+    yield ROOT / "docs" / "simulator.md", "validation", validation(json.loads(VALIDATION.read_text(encoding="utf-8")))
+
+
 def main() -> int:
-    report = report_file.read(str(RESULTS / "paper.json"))
-    text = DOCUMENT.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    wanted = f"{head}{BEGIN}{block(report)}{END}{tail}"
-    if sys.argv[1:] == ["--check"]:
+    report, stale = report_file.read(str(PAPER)), []
+    for path, name, made in documents(report):
+        text = path.read_text(encoding="utf-8")
+        begin, end = f"<!-- {name}: made by python -m bench.paper_doc -->\n", f"<!-- end of {name} -->"
+        head, _, rest = text.partition(begin)
+        wanted = f"{head}{begin}{made}{end}{rest.partition(end)[2]}"
         if text != wanted:
-            print("docs/paper.md and bench/results/paper.json differ: run python -m bench.paper_doc", file=sys.stderr)
-        return int(text != wanted)
-    DOCUMENT.write_text(wanted, encoding="utf-8")
+            stale.append(path.name)
+            if sys.argv[1:] != ["--check"]:
+                path.write_text(wanted, encoding="utf-8")
+    if sys.argv[1:] == ["--check"]:
+        if stale:
+            print(f"{', '.join(stale)} and bench/results differ: run python -m bench.paper_doc", file=sys.stderr)
+        return int(bool(stale))
     pictures.draw(report, str(PICTURES))
     return 0
 

@@ -11,6 +11,7 @@ from typing import Any
 from trims import units
 from trims.errors import TrimsError, UsageError
 from trims.workload import calibrate, cost, machine, validate
+from trims.workload.fits import Room
 from trims.workload.runner import Watch
 from trims.workload.world import World, default_directory
 from trims_cli import output
@@ -27,7 +28,8 @@ VERDICTS = (
     Column("CHECK", "_name"), Column("CLIENTS", "clients", "int"), Column("POLICY", "policy"),
     Column("CACHE", "cache"), Column("HITS", "_hits"), Column("SIMULATED", "_simulated_hits"),
     Column("POINTS", "_points"), Column("MEAN", "_mean"), Column("LEAST", "_least"), Column("GREATEST", "_greatest"),
-    Column("SIMULATED-MEAN", "_simulated_mean"), Column("OFF", "_off"), Column("AGREES", "agrees"),
+    Column("SIMULATED-MEAN", "_simulated_mean"), Column("OFF", "_off"), Column("PACE", "_pace"),
+    Column("AGREES", "agrees"),
     Column("DISTRIBUTION", "distribution", usual=False), Column("ARRIVAL", "arrival", usual=False),
     Column("REQUESTS", "requests", "int", usual=False),
 )  # fmt: skip
@@ -60,7 +62,10 @@ def run_validate(
     checks = choose(only)
     known = None if cost_path is None else read_cost(cost_path)
     with _furnished(settings, scale, work_dir) as (world, room):
-        work = requests * repeats * len(checks) + (0 if known else calibrate.work(len(room.files), CALIBRATION))
+        pacing = (repeats + 1) * len(checks) * calibrate.pace_work(len(room.files))
+        work = (
+            requests * repeats * len(checks) + pacing + (0 if known else calibrate.work(len(room.files), CALIBRATION))
+        )
         with Count(settings, "validating", work) as count:
             prices = known or calibrate.calibrate(world, room, CALIBRATION, _saying(count))
             verdicts = [
@@ -100,7 +105,7 @@ def choose(only: str | None) -> list[validate.Check]:
 
 
 @contextmanager
-def _furnished(settings: Settings, scale: float, work_dir: str | None) -> Iterator[tuple[World, calibrate.Room]]:
+def _furnished(settings: Settings, scale: float, work_dir: str | None) -> Iterator[tuple[World, Room]]:
     """A world with models in it; models and world are gone afterwards."""
     base = os.path.abspath(work_dir or default_directory(os.environ))
     os.makedirs(base, exist_ok=True)
@@ -152,7 +157,7 @@ def _item(verdict: validate.Verdict) -> Item:
         "_simulated_hits": percent(mean("simulated_hit_rate")), "_points": f"{100 * item['points']:+.1f}",
         "_mean": seconds(mean("real_mean")), "_least": seconds(min(item["real_mean"])),
         "_greatest": seconds(max(item["real_mean"])), "_simulated_mean": seconds(mean("simulated_mean")),
-        "_off": f"{100 * item['deviation']:+.1f}%",
+        "_off": f"{100 * item['deviation']:+.1f}%", "_pace": f"{mean('paces'):.2f}x",
     }  # fmt: skip
 
 

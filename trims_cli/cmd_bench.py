@@ -40,7 +40,9 @@ def bench_workload_(
         int, typer.Option("--shift-every", metavar="N", help="Other models become popular after every N requests.")
     ] = 0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="What is drawn follows from it.")] = 0,
-    policy: Annotated[str, typer.Option("--policy", metavar="NAME", help="Which idle model goes first.")] = "lru",
+    policy: Annotated[
+        str, typer.Option("--policy", metavar="NAME", help="Which idle model goes first; lru is the paper's.")
+    ] = "lru",
     min_resident: Annotated[
         str, typer.Option("--min-resident", metavar="TIME", help="How long a loaded model is safe from eviction.")
     ] = "0",

@@ -42,9 +42,16 @@ def simulate_(
     ] = 0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of models, order and arrivals.")] = 0,
     budget: Annotated[
-        str, typer.Option("--budget", metavar="SIZE", help="Host memory for models, or a percentage of them all.")
-    ] = "50%",
-    policy: Annotated[str, typer.Option("--policy", metavar="LIST", help="Names with commas, or all.")] = "lru",
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="SIZE",
+            help="Host memory for models, or a percentage of them all; 50%, or what the trace says.",
+        ),
+    ] = None,
+    policy: Annotated[
+        str, typer.Option("--policy", metavar="LIST", help="Names with commas, or all; lru is the paper's.")
+    ] = "lru",
     min_resident: Annotated[
         str, typer.Option("--min-resident", metavar="TIME", help="Nothing is evicted sooner after its load.")
     ] = "0s",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,16 @@ from trims import units
 from trims.errors import BadInput, UsageError
 from trims.workload import arrivals, cost, distributions, trace
 from trims.workload.models import ModelSpec, total_bytes
-from trims.workload.plan import Plan, Stream
-from trims.workload.simulator import Setup
+from trims.workload.plan import Plan
+from trims.workload.simulator import PLACE, Setup
 from trims.workload.study import Case
+from trims.workload.traced import Trace
 
 MOST = 100_000
 """Models of a made-up zoo: beyond it the machine's own tables are what is measured."""
+
+
+DEFAULT_BUDGET = "50%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Workload:
 class MachineAsked:
     """The options that say what serves it."""
 
-    budget: str
+    budget: str | None
     policy: str
     min_resident: str
     ttl: str
@@ -82,7 +86,8 @@ def read_list(text: str, what: str, number: Callable[[str], float]) -> list[Any]
     try:
         return [number(part.strip()) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"bad {what} {text!r}", "", "write it like 1,5,10") from None
+        example = "10%,50%,100%" if number is read_share else "1,5,10"
+        raise UsageError(f"bad {what} {text!r}", "", f"write it like {example}") from None
 
 
 def read_share(text: str) -> float:
@@ -116,10 +121,14 @@ def read_models(workload: Workload) -> tuple[ModelSpec, ...]:
 
 def made_up(count: int, median: int, sigma: float, seed: int) -> tuple[ModelSpec, ...]:
     """So many models of log-normal sizes: exp(ln median + sigma z), z standard normal by Box and Muller, seeded."""
-    if not 1 <= count <= MOST or median < 1 or not 0 <= sigma <= 10:
-        raise UsageError(
-            f"cannot make up {count} models", f"1 to {MOST} of a median size above 0, with a sigma of 0 to 10"
-        )
+    for name, value, least, most in (
+        ("--models", count, 1, MOST),
+        ("--median", median, 1, 1 << 50),
+        ("--sigma", sigma, 0, 10),
+        ("--seed", seed, 0, 1 << 63),
+    ):
+        if not least <= value <= most:
+            raise UsageError(f"{name} {value} is not possible", f"it is from {least} to {most}")
     uniform = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(3,)))).random((2, count))
     normal = np.sqrt(-2 * np.log1p(-uniform[0])) * np.cos(2 * math.pi * uniform[1])
     nbytes = np.minimum(np.exp(math.log(median) + sigma * normal), 2.0**50).astype(np.int64)
@@ -130,8 +139,11 @@ def read_cases(workload: Workload, machine: MachineAsked, prices: cost.Cost) -> 
     """One a combination of share and clients."""
     clients = read_list(workload.clients, "clients", int)
     if workload.trace_in is not None:
-        for stream in _recorded(workload, clients):
-            yield Case(stream, setup(machine, stream.models), prices)
+        found = _recorded(workload.trace_in)
+        asked = setup(_as_recorded(machine, found), found.stream().models)
+        closed = workload.clients != "1"
+        for count in clients if closed else [None]:
+            yield Case(found.stream(closed=closed, clients=count), asked, prices)
         return
     models, spread = read_models(workload), distributions.parse(workload.distribution)
     arrival, asked = read_arrival(workload.rate), setup(machine, models)
@@ -144,9 +156,8 @@ def read_cases(workload: Workload, machine: MachineAsked, prices: cost.Cost) -> 
             )  # fmt: skip
 
 
-def _recorded(workload: Workload, clients: list[int]) -> Iterator[Stream]:
-    """The recorded requests at their recorded times; by --clients in a closed loop."""
-    path = workload.trace_in or ""
+def _recorded(path: str) -> Trace:
+    """A recorded trace that holds a request: asked again at its times; by --clients in a closed loop."""
     try:
         with open(path, "rb") as file:
             found = trace.read(file, path)
@@ -154,18 +165,25 @@ def _recorded(workload: Workload, clients: list[int]) -> Iterator[Stream]:
         raise BadInput(f"{path} cannot be read", error.strerror or "") from None
     if not len(found):
         raise BadInput(f"{path} cannot be simulated", "no request is recorded in it")
-    if workload.clients == "1":
-        yield found.stream()
-        return
-    for count in clients:
-        yield found.stream(closed=True, clients=count)
+    return found
 
 
 def setup(machine: MachineAsked, models: tuple[ModelSpec, ...]) -> Setup:
     """The machine that was asked for; a percentage is of all models, not only of those in play."""
+    if machine.cache not in ("warm", "cold"):
+        raise UsageError(f"no page cache {machine.cache!r}", "", "known: warm, cold")
     return Setup(
-        max(1, units.parse_size(machine.budget, total_bytes(models))),
+        max(1, units.parse_size(machine.budget or DEFAULT_BUDGET, total_bytes(models))),
         ttl=units.parse_duration(machine.ttl),
         min_resident=units.parse_duration(machine.min_resident),
         cache=machine.cache,
     )
+
+
+def _as_recorded(machine: MachineAsked, found: Trace) -> MachineAsked:
+    """With the budget of the manager that was recorded, unless one was asked for."""
+    budgets = found.about.get("budgets")
+    recorded = budgets.get(PLACE) if isinstance(budgets, dict) else None
+    if machine.budget is not None or not isinstance(recorded, int) or recorded < 1:
+        return machine
+    return replace(machine, budget=str(recorded))

@@ -90,6 +90,14 @@ def test_a_recorded_trace_is_asked_again(runtime: object, tmp_path: Path) -> Non
     assert (row["requests"], row["hit_rate"], row["loads"]) == (4, 0.5, 2) and row["seconds"] > 30
     (closed,) = items("--trace-in", str(path), "--clients", "2", "--budget", "100%")
     assert closed["seconds"] < 5
+    (half,) = items("--trace-in", str(path))
+    assert half["budget"] == 1 << 20, "half of all models, where nothing was recorded"
+    for budgets, budget in (({"host": 5 << 20}, 5 << 20), ({"host": "much"}, 1 << 20), ("none", 1 << 20)):
+        with path.open("wb") as file:
+            about = {"budgets": budgets}
+            trace.write(Trace("2026-01-01T00:00:00Z", models, (TracedClient(1),), asked, 40.0, about=about), file)
+        (row,) = items("--trace-in", str(path))
+        assert row["budget"] == budget, "what the recorded manager had"
 
 
 def test_a_cost_file_sets_the_times(runtime: object, tmp_path: Path) -> None:
@@ -157,7 +165,11 @@ def machine(**changes: Any) -> simulating_input.MachineAsked:
         ({"share": "2"}, {}, "share 2"),
         ({"clients": "x"}, {}, "bad clients"),
         ({"clients": "0"}, {}, "clients 0"),
-        ({"models": 0}, {}, "cannot make up"),
+        ({"models": 0}, {}, "--models 0"),
+        ({"models": 2, "seed": -1}, {}, "--seed -1"),
+        ({"models": 2, "sigma": float("nan")}, {}, "--sigma nan"),
+        ({"share": "abc"}, {}, "10%,50%,100%"),
+        ({}, {"cache": "tepid"}, "known: warm, cold"),
         ({"models": 2, "zoo": "paper"}, {}, "exclude"),
         ({"zoo": "berlin"}, {}, "no zoo"),
         ({"rate": "fast"}, {}, "unknown arrival"),

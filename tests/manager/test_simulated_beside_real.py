@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from trims.errors import UsageError
-from trims.workload import calibrate, cost, outcomes, validate
+from trims.workload import calibrate, cost, fits, outcomes, validate
 from trims.workload.models import ModelSpec
 from trims.workload.setting import Setting
 from trims.workload.world import World
@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def furnished(home: Path) -> Iterator[tuple[World, calibrate.Room]]:
+def furnished(home: Path) -> Iterator[tuple[World, fits.Room]]:
     made = []
     for number in (1, 2, 3, 4):
         path = home / f"m{number}.safetensors"
@@ -31,10 +31,10 @@ def furnished(home: Path) -> Iterator[tuple[World, calibrate.Room]]:
     with World(str(home / "work")) as world:
         world.import_models(made)
         placed = tuple(replace(model, nbytes=world.of(model).nbytes) for model in made)
-        yield world, calibrate.Room(tuple(made), placed)
+        yield world, fits.Room(tuple(made), placed)
 
 
-def test_the_same_requests_are_hits_for_real_and_simulated(furnished: tuple[World, calibrate.Room]) -> None:
+def test_the_same_requests_are_hits_for_real_and_simulated(furnished: tuple[World, fits.Room]) -> None:
     world, room = furnished
     check = validate.Check("one client", "zipf:s=1", 1.0, 1, "lru", "warm", 0.6)
     said: list[str] = []
@@ -42,19 +42,19 @@ def test_the_same_requests_are_hits_for_real_and_simulated(furnished: tuple[Worl
     assert verdict.real_hits == verdict.simulated_hits and verdict.hits_agree
     assert 0 < verdict.real_hits[0] < 1 and verdict.budget == int(room.nbytes * 0.6)
     assert all(0 < mean < 5 for mean in (*verdict.real_mean, *verdict.simulated_mean))
-    assert said == ["one client, run 1", "one client, run 2"] and not world.running
+    assert said == ["pace", "one client, run 1", "pace", "one client, run 2", "pace"] and not world.running
 
 
-def test_what_runs_cost_is_fitted_from_them(furnished: tuple[World, calibrate.Room]) -> None:
+def test_what_runs_cost_is_fitted_from_them(furnished: tuple[World, fits.Room]) -> None:
     world, room = furnished
     asked = calibrate._draw(4, 30, 2)
     run = calibrate._loads(world, room, Setting(function="weights"), asked, 1, "warm", lambda name: None)
-    parts = calibrate.Parts([run], room)
-    link = calibrate._link(run, parts, room)
+    parts = fits.Parts([run], room)
+    link = fits.link_of(run, parts, room)
     figures = [parts.fork, parts.finish, parts.ready.fixed, parts.compute.fixed, link.latency]
     assert all(0 <= figure < 1 for figure in figures) and math.isfinite(link.alone) and link.alone > 0
     assert (run.outcomes["how"] == outcomes.LOADED).sum() > 4
-    found = calibrate._first(parts, world, {1: run})
+    found = fits.first(parts, room, {1: run}, {})
     assert cost.from_json(cost.to_json(found)) == found and found.measured
 
 

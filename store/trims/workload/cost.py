@@ -10,8 +10,10 @@ A request costs processor seconds in five parts, each as measured alone on an id
 
 and, when its model is not resident, a load: latency + bytes / bandwidth from the disk, cold or out of the page cache.
 n loads at once share the disk: each gets min(alone, together / n) bytes a second. k functions at once share the cores:
-each is `slower(k)` times slower than alone; between measured points straight lines, beyond the last in proportion to k
-(all cores are busy then). A load in flight counts as `load_weight` functions: it copies, which takes processor time.
+each is `slower(k)` times slower than alone; between measured points straight lines, beyond the last in proportion to
+k (all cores are busy then). A load in flight counts as `load_weight` functions: it copies, which takes processor time;
+the part `load_cpu` of a load out of the page cache is such time and is slowed as functions are. Of open arrivals,
+`dispatch` is what passes until a waiting client has the request.
 
 The native side has `native` processor seconds (fixed + per byte) for opening the file with its framework, after reading
 it from the same disk; `native_compute` stands for `compute` where its first result costs otherwise (fresh pages).
@@ -22,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -81,6 +83,8 @@ class Cost:
     native_compute: Line
     free: Line = Line(0.0)
     load_weight: float = 0.0
+    load_cpu: float = 0.0
+    dispatch: float = 0.0
     slowdown: tuple[tuple[float, float], ...] = ()
     models: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     remote: Link = Link(1.25e9, 12.5e9, 0.02)
@@ -112,6 +116,25 @@ class Cost:
     def speed(self, functions: int, loads: int) -> float:
         """Of each of so many functions while so many loads are in flight, as a part of one alone."""
         return 1.0 / self.slower(functions + self.load_weight * loads)
+
+    def load_speed(self, cache: str, transfers: int, functions: int) -> float:
+        """Of each of so many loads while so many functions run, as a part of one alone."""
+        speed = self.disk(cache).speed(transfers)
+        if cache == "cold" or not self.load_cpu:
+            return speed
+        return speed / (1 + self.load_cpu * (self.slower(functions + self.load_weight * transfers) - 1))
+
+    def slowed(self, times: float) -> Cost:
+        """The same machine at another pace: everything takes `times` as long, the remote store excepted."""
+        made: dict[str, Any] = {name: getattr(self, name) * times for name in ("fork", "connect", "finish", "dispatch")}
+        for name in ("attach", "compute", "native", "native_compute", "free"):
+            line = getattr(self, name)
+            made[name] = Line(line.fixed * times, line.per_byte * times)
+        for name in ("cold", "cached"):
+            link = getattr(self, name)
+            made[name] = Link(link.alone / times, link.together / times, link.latency * times)
+        made["models"] = {name: (attach * times, compute * times) for name, (attach, compute) in self.models.items()}
+        return replace(self, **made)
 
     def to_dict(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self)}
@@ -157,6 +180,7 @@ def from_json(text: str, name: str = "the cost file") -> Cost:
 
 def _build(fields: Mapping[str, Any]) -> Cost:
     made: dict[str, Any] = {name: float(fields[name]) for name in ("fork", "connect", "finish", "load_weight")}
+    made |= {name: float(fields.get(name, 0.0)) for name in ("load_cpu", "dispatch")}
     for name in ("attach", "compute", "native", "native_compute", "free"):
         made[name] = Line(float(fields[name]["fixed"]), float(fields[name]["per_byte"]))
     for name in ("cold", "cached", "remote"):
@@ -172,7 +196,7 @@ def _build(fields: Mapping[str, Any]) -> Cost:
 
 
 def _checked(cost: Cost, name: str) -> Cost:
-    seconds = [cost.fork, cost.connect, cost.finish, cost.load_weight]
+    seconds = [cost.fork, cost.connect, cost.finish, cost.load_weight, cost.load_cpu, cost.dispatch]
     for line in (cost.attach, cost.compute, cost.native, cost.native_compute, cost.free):
         seconds += [line.fixed, line.per_byte]
     for link in (cost.cold, cost.cached, cost.remote):

@@ -170,7 +170,7 @@ class _Machine(Node):
         if self.line:
             self._run.pull(now, self)
         self._transferred(now, what)
-        self._settle()
+        self._settle(now)
 
 
 class _Run:
@@ -178,7 +178,8 @@ class _Run:
 
     def __init__(self, stream: Stream, fleet: Fleet, cost: Cost, watch: Watch | None) -> None:
         self.fleet, self.cost = fleet, cost
-        self.table, self.prices = Table(stream), Prices(stream.models, cost, fleet.node.cache)
+        self.table = Table(stream)
+        self.prices = Prices(stream.models, cost, fleet.node.cache, stream.at is not None)
         self.machines: dict[int, _Machine] = {}
         self.node, self.tier = [0] * len(stream), bytearray(len(stream))
         self.where: dict[int, dict[int, None]] = {}

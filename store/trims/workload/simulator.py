@@ -101,11 +101,11 @@ class Table:
 
 
 class Prices:
-    """The seconds of every model of a stream, worked out once."""
+    """The seconds of every model of a stream, worked out once. timed: whether requests arrive at times of their own."""
 
-    def __init__(self, models: Sequence[ModelSpec], cost: Cost, cache: str) -> None:
+    def __init__(self, models: Sequence[ModelSpec], cost: Cost, cache: str, timed: bool = False) -> None:
         link = cost.disk(cache)
-        self.cost, self.link = cost, link
+        self.cost, self.cache = cost, cache
         self.nbytes = [model.nbytes for model in models]
         self.keys = [Key(f"{i:064x}", "raw", PLACE) for i in range(len(models))]
         self.attach = [cost.attach_seconds(model) for model in models]
@@ -113,8 +113,9 @@ class Prices:
         self.load = [link.seconds(model.nbytes) for model in models]
         self.native = [cost.native(model.nbytes) for model in models]
         self.native_compute = [cost.native_compute(model.nbytes) for model in models]
-        self.start, self.finish = cost.fork + cost.connect, cost.finish
-        self.forked = cost.fork / self.start if self.start else 0.0
+        begin = cost.fork + (cost.dispatch if timed else 0.0)
+        self.start, self.finish = begin + cost.connect, cost.finish
+        self.forked = begin / self.start if self.start else 0.0
 
 
 class Node:
@@ -130,7 +131,9 @@ class Node:
         self._table, self._prices, self._setup, self._free = table, prices, setup, free
         self.machine = Machine({PLACE: setup.budget}, make(setup.policy), setup.ttl, min_resident=setup.min_resident)
         self._cores: Sharing[int] = Sharing(prices.cost.speed)
-        self._disk: Sharing[Load | int] = Sharing(lambda transfers, _: prices.link.speed(transfers))
+        self._disk: Sharing[Load | int] = Sharing(
+            lambda transfers, functions: prices.cost.load_speed(prices.cache, transfers, functions)
+        )
         self._leaving: list[tuple[float, int, Key]] = []
         self._leases: dict[int, tuple[int, int]] = {}
         self._opened: set[int] = set()
@@ -154,7 +157,7 @@ class Node:
         table.client[request], table.began[request] = client, now
         self.running += 1
         self._cores.add(now, self._prices.start, request << 2)
-        self._settle()
+        self._settle(now)
 
     def step(self) -> None:
         """The next event, at `due`."""
@@ -168,9 +171,11 @@ class Node:
             self._stages[job & 3](now, job >> 2)
         else:
             self._perform(self.machine.handle(Tick(), now), now)
-        self._settle()
+        self._settle(now)
 
-    def _settle(self) -> None:
+    def _settle(self, now: float) -> None:
+        if len(self._disk):
+            self._disk.surround(now, len(self._cores))
         due = self._cores.due
         if self._disk.due < due:
             due = self._disk.due
@@ -278,7 +283,7 @@ def simulate(stream: Stream, setup: Setup, cost: Cost, watch: Watch | None = Non
     """
     table = Table(stream)
     clients = Clientele(stream, table, lambda now, request, client: node.start(now, request, client), watch)
-    node = Node(table, Prices(stream.models, cost, setup.cache), setup, clients.next)
+    node = Node(table, Prices(stream.models, cost, setup.cache, stream.at is not None), setup, clients.next)
     with steady():
         clients.serve(lambda: node.due, node.step)
     return Simulated(table.outcomes(), node.machine.counters, {_SOURCES[setup.cache]: node.moved})
