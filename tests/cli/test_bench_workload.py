@@ -48,6 +48,7 @@ def left(home: Path) -> list[str]:
 
 
 def test_a_map_is_measured_reported_and_drawn(zoo: Path, home: Path) -> None:
+    pytest.importorskip("matplotlib")
     report, table, picture = home / "r.json", home / "r.csv", home / "map.svg"
     words = ("bench", "workload", "--zoo", zoo, "--share", "50%,1", "--clients", "2", "--requests", "8")
     outputs = ("-o", report, "--csv", table, "--picture", picture)
