@@ -247,6 +247,19 @@ def test_pages_are_small_whatever_is_asked_for(manager):
             assert found == [] and not where["more"] and where["lost"] == 0
 
 
+def test_what_is_kept_of_a_request_is_small_whatever_it_says(manager):
+    huge = "x" * 900_000
+    with Raw(manager.runtime.socket) as client:
+        for _ in range(5):
+            client.ask(Attach, ref=huge, prefer=huge[:100_000])
+            client.ask(Unpin, owner=huge)
+        where, *found = client.ask(Trace, after=0).items
+        asked = [item for item in found if item["kind"] == "request"]
+        assert len(asked) == 10 and max(len(str(item)) for item in found) < 2_000
+        refused = client.ask(Pin, ref="m", reason=huge)
+        assert refused.code == "usage" and len(str(refused)) < 1_000
+
+
 def test_watching_keeps_no_manager_from_ending(managers):
     manager = managers(manager_idle_exit="200ms")
     with manager.control() as control:

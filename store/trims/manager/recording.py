@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from trims.wire import messages as wm
 
 if TYPE_CHECKING:
@@ -31,11 +33,20 @@ PAGE = 250
 KINDS: frozenset[type] = frozenset({wm.Attach, wm.Warm, wm.Pin, wm.Unpin, wm.Evict, wm.Forget, wm.WaitFor, wm.Stop})
 """Requests that are recorded: those that the machine answers."""
 
+_LONG = 512
+"""Characters of a text in a request beyond which it names nothing that there can be."""
 _GIVEN_UP = ("evicted", "expired", "doomed")
 
 Item = dict[str, object]
 Asked = tuple[float, Any, float]
 """A request that has no answer yet: its arrival, the message, and when its look-up ended (0: it needed none)."""
+
+
+def brief(message: wm.Request) -> wm.Request:
+    """The message as it is kept: a ring of what clients send must not hold megabytes of each."""
+    texts = [(name, value) for name in message.__struct_fields__ if type(value := getattr(message, name)) is str]
+    long = {name: value[:_LONG] for name, value in texts if len(value) > _LONG}
+    return structs.replace(message, **long) if long else message
 
 
 class Recording:
@@ -46,6 +57,14 @@ class Recording:
         self.count = 0
 
     # ---- noting
+
+    def asked(self, connection: Connection, message: wm.Request, now: float) -> None:
+        """A request has come, to be noted when it is answered."""
+        if type(message) is wm.Attach:  # the one on the hot path
+            long = len(message.ref) + len(message.variant) + len(message.prefer) + len(message.place) > _LONG
+            connection.asked[message.id] = (now, brief(message) if long else message, 0.0)
+        elif type(message) in KINDS:
+            connection.asked[message.id] = (now, brief(message), 0.0)
 
     def granted(self, connection: Connection, effect: Grant, job: LoadJob) -> None:
         """An attach is answered with a lease. job: the load that brought the model here."""

@@ -17,7 +17,6 @@ from trims.manager.executor import Executor
 from trims.manager.flavours import Flavours
 from trims.manager.loader import Form
 from trims.manager.parking import Lookup, Parking
-from trims.manager.recording import KINDS
 from trims.manager.resolve import Named, Resolver, is_digest
 from trims.manager.server import Server
 from trims.manager.workers import Pool
@@ -28,6 +27,8 @@ from trims.wire import messages as wm
 from trims.wire.framing import encode
 
 FOREVER = float("inf")
+_WORDS = 500
+"""Characters of a pin's owner or reason, at most."""
 _ENDLESS = 1e17
 """A duration of more seconds than this is for ever: JSON has no infinity, the protocol uses a big number."""
 
@@ -81,8 +82,7 @@ class Requests:
             raise ProtocolError("a request has to have an id above 0")
         else:
             rule = self._rules[type(message)]
-            if type(message) in KINDS:
-                connection.asked[message.id] = (now, message, 0.0)
+            self._executor.recording.asked(connection, message, now)
             self._parking.attempt(connection, message.id, lambda: rule(connection, message, now))
 
     def closed(self, connection: Connection) -> None:
@@ -170,6 +170,8 @@ class Requests:
         deadline = _time(now, m.timeout)
         expires = FOREVER if m.expires is None else _time(now, m.expires)
         owner = m.owner or f"uid {connection.uid}"
+        if len(owner) > _WORDS or len(m.reason) > _WORDS:  # they are kept: with the pin, in the journal, in history
+            raise UsageError("the pin is not put", f"its owner or reason is longer than {_WORDS} characters")
 
         def ask(form: Form) -> None:
             what = (connection.number, m.id, deadline, form.key, form.ref, form.nbytes)
