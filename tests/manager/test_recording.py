@@ -253,7 +253,7 @@ def test_what_is_kept_of_a_request_is_small_whatever_it_says(manager):
         for _ in range(5):
             client.ask(Attach, ref=huge, prefer=huge[:100_000])
             client.ask(Unpin, owner=huge)
-        where, *found = client.ask(Trace, after=0).items
+        _where, *found = client.ask(Trace, after=0).items
         asked = [item for item in found if item["kind"] == "request"]
         assert len(asked) == 10 and max(len(str(item)) for item in found) < 2_000
         refused = client.ask(Pin, ref="m", reason=huge)
