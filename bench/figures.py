@@ -10,9 +10,9 @@ import sys
 from typing import Any
 
 from bench.harness import RESULTS, ROOT, show
+from bench.sections import fill
 
 README = ROOT / "README.md"
-BEGIN, END = "<!-- figures: made by python -m bench.figures -->\n", "<!-- end of figures -->"
 ORDER = ("attach", "server", "ort", "torch", "memory", "warm", "import", "cli", "catalog", "index", "killed")
 
 
@@ -50,9 +50,7 @@ def line(row: dict[str, Any]) -> str:
 
 def main() -> int:
     text = README.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    wanted = f"{head}{BEGIN}{table()}{END}{tail}"
+    wanted = fill(text, "bench.figures", {"figures": table}, README.name)
     if sys.argv[1:] == ["--check"]:
         if text != wanted:
             print("README.md and bench/results differ: run python -m bench.figures", file=sys.stderr)

@@ -14,6 +14,7 @@ from statistics import mean
 from typing import Any
 
 from bench.harness import RESULTS, ROOT, show
+from bench.sections import fill
 from trims.workload import claims, pictures, report_file, table3
 from trims.workload.report import Report
 from trims.workload.summary import Cell, sweet_spot
@@ -122,9 +123,7 @@ def main() -> int:
     report, stale = report_file.read(str(PAPER)), []
     for path, name, made in documents(report):
         text = path.read_text(encoding="utf-8")
-        begin, end = f"<!-- {name}: made by python -m bench.paper_doc -->\n", f"<!-- end of {name} -->"
-        head, _, rest = text.partition(begin)
-        wanted = f"{head}{begin}{made}{end}{rest.partition(end)[2]}"
+        wanted = fill(text, "bench.paper_doc", {name: lambda made=made: made}, path.name)
         if text != wanted:
             stale.append(path.name)
             if sys.argv[1:] != ["--check"]:

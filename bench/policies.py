@@ -18,17 +18,18 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench import policy_cells as study
 from bench.harness import RESULTS, ROOT, show
+from bench.sections import fill
 from trims.residency.policies import POLICIES
 from trims.workload import cost as costs
 
 PAGE, KEPT = ROOT / "docs" / "policies.md", RESULTS / "policy_study.json"
-BEGIN, END = "<!-- {}: made by python -m bench.policies -->\n", "<!-- end of {} -->"
 Cell = dict[str, Any]
 
 
@@ -207,13 +208,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 def page(text: str, document: dict[str, Any]) -> str:
     """The page with every section's tables as the document has them."""
-    for name, write in SECTIONS.items():
-        head, begin, rest = text.partition(BEGIN.format(name))
-        _, end, tail = rest.partition(END.format(name))
-        if not begin or not end:
-            raise SystemExit(f"{PAGE.name} has no place for {name!r}")
-        text = f"{head}{begin}{write(document)}{end}{tail}"
-    return text
+    return fill(text, "bench.policies", {name: partial(write, document) for name, write in SECTIONS.items()}, PAGE.name)
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from trims import units
 from trims.errors import TrimsError, UsageError
-from trims.workload import calibrate, cost, machine, validate
+from trims.workload import calibrate, cost, machine, report_file, validate
 from trims.workload.fits import Room
 from trims.workload.runner import Watch
 from trims.workload.world import World, default_directory
@@ -18,7 +18,7 @@ from trims_cli import output
 from trims_cli.counting import Count
 from trims_cli.output import Column, Item
 from trims_cli.settings import Settings
-from trims_cli.simulating import percent, seconds, write_text
+from trims_cli.simulating import percent, seconds
 from trims_cli.simulating_input import read_cost
 
 CALIBRATION = 300
@@ -46,7 +46,7 @@ def run_calibrate(settings: Settings, path: str | None, scale: float, requests: 
         with Count(settings, "calibrating", calibrate.work(len(room.files), requests)) as count:
             found = calibrate.calibrate(world, room, requests, _saying(count))
     if path is not None:
-        write_text(path, cost.to_json(found))
+        report_file.write(path, cost.to_json(found))
     output.emit(settings, "bench-calibrate", _figures(found, settings.form == "table"), COST, None)
     return 0
 
@@ -74,7 +74,7 @@ def run_validate(
         about = machine.describe(world.directory)
     items = [_item(verdict) for verdict in verdicts]
     if path is not None:
-        write_text(path, _document(items, about, prices, scale, repeats))
+        report_file.write(path, _document(items, about, prices, scale, repeats))
     output.emit(settings, "bench-validate", items, VERDICTS, None)
     off = [verdict.check.name for verdict in verdicts if not verdict.agrees]
     if off:

@@ -1,30 +1,10 @@
-"""The files that a workload's report is read from and written to, each whole or not there."""
+"""The picture of a workload's report, as one file."""
 
 from __future__ import annotations
 
 import os
 
-from trims.errors import BadInput
-from trims.linux import atomic
-from trims.workload import report
-
-
-def write(path: str, data: bytes) -> None:
-    """Make the file hold exactly `data`. Raises TrimsError."""
-    target = os.path.abspath(path)
-    try:
-        atomic.replace(target, data, os.path.dirname(target), durable=False)
-    except OSError as error:
-        raise atomic.translate(error, f"writing {path}") from None
-
-
-def read(path: str) -> report.Report:
-    """The report in a file. Raises BadInput."""
-    try:
-        with open(path, "rb") as file:
-            return report.from_json(file.read(), path)
-    except OSError as error:
-        raise BadInput(f"the report {path} cannot be read", os.strerror(error.errno or 0)) from None
+from trims.workload import report, report_file
 
 
 def draw(kept: report.Report, path: str) -> None:
@@ -32,4 +12,4 @@ def draw(kept: report.Report, path: str) -> None:
     from trims.workload import pictures
 
     form = os.path.splitext(path)[1].lstrip(".").lower()
-    write(path, pictures.render(kept, pictures.names(kept)[0], form))
+    report_file.write(path, pictures.render(kept, pictures.names(kept)[0], form))

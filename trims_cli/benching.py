@@ -16,7 +16,7 @@ from typing import Any
 from trims import units
 from trims.errors import PartialFailure, UsageError
 from trims.residency import policies
-from trims.workload import arrivals, distributions, machine, report, runner
+from trims.workload import arrivals, distributions, machine, report, report_file, runner
 from trims.workload.cells import Measured, Wanted, measure
 from trims.workload.models import ModelSpec, total_bytes
 from trims.workload.plan import Plan, Stream
@@ -90,7 +90,7 @@ class _Bench:
     def _begin(self, models: Sequence[ModelSpec], budget: int, recorded: Stream | None, world: World) -> None:
         about = self._configuration(models, budget, recorded)
         if self._asked.resume is not None:
-            found = bench_files.read(self._asked.resume)
+            found = report_file.read(self._asked.resume)
             here = machine.describe(world.directory)
             differs = report.differences(found, about) + [
                 f"{name} is {found.machine.get(name)} there and {here[name]} here"
@@ -235,7 +235,7 @@ class _Bench:
         self._report = replace(self._kept, partial=partial)
         for path, text in ((self._path, report.to_json), (self._asked.csv, report.to_csv)):
             if path is not None:
-                bench_files.write(path, text(self._kept).encode())
+                report_file.write(path, text(self._kept))
 
     def interrupted(self) -> None:
         """Say what is kept."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from trims.linux import atomic
-from trims.workload import cost, report
+from trims.workload import cost, report, report_file
 from trims.workload.outcomes import latency, ok
 from trims.workload.study import Case, Row
 from trims.workload.summary import ecdf
@@ -78,21 +76,13 @@ def report_curves(row: Row) -> list[report.Curve]:
 def write(files: Files, kept: report.Report) -> None:
     """The files that were asked for, each whole or not at all."""
     if files.output is not None:
-        write_text(files.output, report.to_json(kept))
+        report_file.write(files.output, report.to_json(kept))
     if files.csv is not None:
-        write_text(files.csv, report.to_csv(kept))
+        report_file.write(files.csv, report.to_csv(kept))
     if files.picture is not None:
         from trims.workload import pictures
 
         pictures.draw(kept, files.picture)
-
-
-def write_text(path: str, text: str) -> None:
-    """`text` as the file `path`, in place of an older one. Raises a TrimsError that names the file."""
-    try:
-        atomic.replace(path, text.encode(), os.path.dirname(os.path.abspath(path)), durable=False)
-    except OSError as error:
-        raise atomic.translate(error, f"writing {path}") from None
 
 
 # ---- what came of it

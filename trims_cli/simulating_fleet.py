@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 from trims import units
 from trims.errors import UsageError
-from trims.workload import fleet, routing
+from trims.workload import fleet, report_file, routing
 from trims.workload.cost import Cost
 from trims.workload.models import total_bytes
 from trims_cli import output
 from trims_cli.counting import Count
 from trims_cli.output import Column, Item
 from trims_cli.settings import Settings
-from trims_cli.simulating import Files, percent, remark, seconds, write_text
+from trims_cli.simulating import Files, percent, remark, seconds
 from trims_cli.simulating_input import MachineAsked, Workload, read_cases, read_cost, read_policies
 
 COLUMNS = (
@@ -57,7 +57,7 @@ def run(settings: Settings, workload: Workload, machine: MachineAsked, files: Fi
                              "machines": given.machines, "measured": prices.measured}  # fmt: skip
                     items += _items(served, whole)
     if files.output is not None:
-        write_text(files.output, output.document("simulate", [output.to_json(_plain(item)) for item in items]))
+        report_file.write(files.output, output.document("simulate", [output.to_json(_plain(item)) for item in items]))
     output.emit(settings, "simulate", items, COLUMNS, "tier")
     for item in items[:: len(fleet.TIERS)]:
         output.tell(settings, lambda item=item: _sentence(item))  # type: ignore[misc]

@@ -37,10 +37,10 @@ def check(path: str) -> None:
             raise UsageError(f"{path} is not replaced", error.why or error.what, "choose another --output") from None
 
 
-def write(path: str, text: str) -> None:
-    """Make the file hold `text`. Raises what the file system refuses."""
+def write(path: str, data: str | bytes) -> None:
+    """Make the file hold exactly `data`. Raises a TrimsError that names the file for what the file system refuses."""
     target = os.path.abspath(path)
     try:
-        atomic.replace(target, text.encode(), os.path.dirname(target), durable=False)
+        atomic.replace(target, data.encode() if isinstance(data, str) else data, os.path.dirname(target), durable=False)
     except OSError as error:
         raise atomic.translate(error, f"writing {path}") from None
