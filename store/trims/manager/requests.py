@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from trims.errors import NoSuchModel, ProtocolError, UsageError
+from trims.errors import NoSuchModel, NotPermitted, ProtocolError, UsageError
 from trims.linux import process
 from trims.manager import telling
 from trims.manager.connection import Connection
@@ -81,7 +81,7 @@ class Requests:
         elif not isinstance(message, wm.Request) or message.id <= 0:
             raise ProtocolError("a request has to have an id above 0")
         else:
-            rule = self._rules[type(message)]
+            rule = self._rules.get(type(message), _not_served)
             self._executor.recording.asked(connection, message, now)
             self._parking.attempt(connection, message.id, lambda: rule(connection, message, now))
 
@@ -272,6 +272,10 @@ class Requests:
     def _check_place(self, place: str) -> None:
         if place not in self._places:
             raise no_place(place)
+
+
+def _not_served(_connection: Connection, message: wm.Request, _now: float) -> None:
+    raise NotPermitted(f"{type(message).__name__.lower()} is not served", "the manager is of one user's scope")
 
 
 def _time(now: float, seconds: float) -> float:

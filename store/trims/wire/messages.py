@@ -171,11 +171,72 @@ class Stop(Request, frozen=True, tag="stop"):
     timeout: float = 60.0
 
 
+class List(Request, frozen=True, tag="list"):
+    """Ask for the models of the store that the asker may read: by ref, those after `after`, `limit` at most."""
+
+    after: str = ""
+    limit: int = 1000
+
+
+class Show(Request, frozen=True, tag="show"):
+    """Ask what one model is. With a `limit`, also for its tensors, `limit` at most from the one numbered `after` on."""
+
+    ref: str
+    after: int = 0
+    limit: int = 0
+
+
+class Look(Request, frozen=True, tag="look"):
+    """Ask for what the index holds, for those who cannot read it: residencies from slot `after` on, `limit` at most."""
+
+    after: int = 0
+    limit: int = 1000
+
+
+class Share(Request, frozen=True, tag="share"):
+    """Say whose a ref is and who may read it: its owner, group (names or numbers; "" leaves them) and mode (None too).
+
+    mode: permission bits as of a file; those for reading count: 0o400 its owner, 0o040 its group, 0o004 everybody.
+    """
+
+    ref: str
+    owner: str = ""
+    group: str = ""
+    mode: int | None = None
+
+
+class Remove(Request, frozen=True, tag="remove"):
+    """Take a ref away, and its model's residencies with it if it was the last, as `forget` does. force: as there."""
+
+    ref: str
+    force: bool = False
+
+
+class Import(Request, frozen=True, tag="import"):
+    """Store what is in the files whose descriptors come with this message, in the order of `files`, as `ref`.
+
+    files: their names relative to the directory of the source, the source itself first. format: "" looks at the file.
+    codec: "" is the store's own. if_exists: replace, skip or fail. group, mode: as of share; the owner is the asker.
+    """
+
+    ref: str
+    files: list[str]
+    format: str = ""
+    labels: dict[str, str] = {}
+    codec: str = ""
+    if_exists: str = "replace"
+    group: str = ""
+    mode: int | None = None
+
+
 # ---- from the manager
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
-    """The answer to Hello. `identity` is new for every life of a manager; `store_id` is that of store.json."""
+    """The answer to Hello. `identity` is new for every life of a manager; `store_id` is that of store.json.
+
+    scope: "system" where users see and change what permissions let them; operator: whether that is everything.
+    """
 
     version: int
     trims: str
@@ -183,6 +244,8 @@ class Welcome(Message, frozen=True, tag="welcome"):
     identity: str
     store: str
     store_id: str
+    scope: str = "user"
+    operator: bool = True
 
 
 class Attached(Message, frozen=True, tag="attached"):
@@ -230,6 +293,6 @@ class Refused(Message, frozen=True, tag="refused"):
 
 ClientMessage = (
     Hello | Attach | Release | Warm | Pin | Unpin | Evict | WaitFor | Forget | SetPolicy | History | Status | Trace
-    | Stop
+    | Stop | List | Show | Look | Share | Remove | Import
 )  # fmt: skip
 ManagerMessage = Welcome | Attached | Progress | Result | Refused
