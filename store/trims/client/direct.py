@@ -65,7 +65,7 @@ class DirectBackend:
             fd = filled(self.entry.ref, sidecar.span_nbytes, lambda buffer: fill(path, sidecar, buffer))
         finally:
             os.close(opened.fd)
-        return Region(Hold(fd), 0, sidecar.span_nbytes, made)
+        return Region(Hold(fd), 0, sidecar.span_nbytes, made, own=True)
 
 
 def filled(name: str, nbytes: int, fill_buffer: Callable[[memoryview], None]) -> int:

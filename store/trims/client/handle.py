@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from trims.client.attachment import RAW, Attachment, DirectModeWarning
 from trims.client.choosing import Backend, choose
-from trims.client.mapping import Region
+from trims.client.mapping import Region, Watch
 from trims.errors import UsageError
 from trims.manifest import Manifest
 from trims.refs import digest_prefix, parse_ref
@@ -27,6 +28,8 @@ from trims.units import format_size
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, SessionOptions
     from torch import Tensor
+
+    from trims.client.memory import Memory
 
 __all__ = ["DirectModeWarning", "Model", "open"]
 
@@ -95,7 +98,8 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
         self.backend = backend
         self._regions = {first.variant: first.region}
         self._raw = first.region if first.variant == RAW else None
-        self._watches: list[Callable[[], bool]] = [first.region.watch()]
+        self._watches: list[Watch] = [first.region.watch()]
+        self._copies: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._closed = False
 
     # ---- tensors
@@ -184,6 +188,23 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
         self._check_open()
         tensors: dict[str, Tensor] = importlib.import_module(_TORCH).tensors(self)
         return tensors
+
+    # ---- what it costs
+
+    def memory(self) -> Memory:
+        """What of the model this process shares, and what it has to itself now: see `trims.client.memory.Memory`.
+
+        Also after `close`, when something still uses the model. Raises TrimsError where /proc cannot be read.
+        """
+        from trims.client.memory import measure
+
+        return measure(self._watches, sum(nbytes for _, nbytes in list(self._copies.values())))
+
+    def count_copy(self, owner: object, nbytes: int) -> None:
+        """Have `memory` count `nbytes` as copied for this process, as long as `owner` lives; for integrations."""
+        copies = self._copies  # by the reference's id: tensors neither hash nor compare as things
+        made = weakref.ref(owner, lambda ref: copies.pop(id(ref), None))
+        copies[id(made)] = (made, nbytes)
 
     # ---- the end
 

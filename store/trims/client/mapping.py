@@ -156,30 +156,57 @@ class _Map(mmap.mmap):
 
     hold: Hold
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """(address, bytes)."""
+        return np.frombuffer(self, np.uint8).__array_interface__["data"][0], len(self)
+
+
+class Watch:
+    """What is left of a region, without keeping any of it; called, whether anything is.
+
+    nbytes: the region's. own: whether it is memory of this process alone.
+    """
+
+    __slots__ = ("_private", "_shared", "nbytes", "own")
+
+    def __init__(self, shared: weakref.ref[Any], nbytes: int, own: bool) -> None:
+        self._shared = shared
+        self._private: list[weakref.ref[Any]] = []
+        self.nbytes, self.own = nbytes, own
+
+    def __call__(self) -> bool:
+        return self._shared() is not None or any(mapped() is not None for mapped in self._private)
+
+    def add(self, mapped: weakref.ref[Any]) -> None:
+        """Watch one more copy-on-write map of the region."""
+        self._private = [known for known in self._private if known() is not None] + [mapped]
+
+    def private(self) -> list[_Map]:
+        """The copy-on-write maps that are still used."""
+        return [mapped for ref in self._private if isinstance(mapped := ref(), _Map)]
+
 
 class Region:
-    """One mapped span: `nbytes` at `offset` of the descriptor of `hold`.
+    """One mapped span: `nbytes` at `offset` of the descriptor of `hold`. own: its memory is this process's alone.
 
     base: the bytes as one read-only uint8 array; every view's base.
     """
 
-    __slots__ = ("_hold", "_maps", "_offset", "base", "contents")
+    __slots__ = ("_hold", "_offset", "_watch", "base", "contents")
 
-    def __init__(self, hold: Hold, offset: int, nbytes: int, contents: Contents | None = None) -> None:
+    def __init__(
+        self, hold: Hold, offset: int, nbytes: int, contents: Contents | None = None, own: bool = False
+    ) -> None:
         self._hold = hold
         self._offset = offset
         self.base, mapped = _map(hold, offset, nbytes, private=False)
-        self._maps = [mapped]
+        self._watch = Watch(mapped, nbytes, own)
         self.contents: Contents = contents if contents is not None else _EMPTY
 
-    def watch(self) -> Callable[[], bool]:
-        """A function that says whether anything still uses the region; it does not itself keep it."""
-        maps = self._maps
-
-        def in_use() -> bool:
-            return any(mapped() is not None for mapped in maps)
-
-        return in_use
+    def watch(self) -> Watch:
+        """What says whether anything still uses the region, and does not itself keep it."""
+        return self._watch
 
     def read_table(self, digest: str, variant: str, at: tuple[int, int]) -> None:
         """Learn the contents from the region table at (offset, nbytes) of the region itself."""
@@ -210,11 +237,11 @@ class Region:
         Pages that are only read are shared as with `base`. For frameworks that cannot be told that memory is read-only.
         """
         base, mapped = _map(self._hold, self._offset, len(self.base), private=True)
-        self._maps.append(mapped)
+        self._watch.add(mapped)
         return base
 
 
-def _map(hold: Hold, offset: int, nbytes: int, private: bool) -> tuple[np.ndarray[Any, Any], Callable[[], object]]:
+def _map(hold: Hold, offset: int, nbytes: int, private: bool) -> tuple[np.ndarray[Any, Any], weakref.ref[Any]]:
     """(the bytes as an array, a weak reference to the map that it holds)."""
     if not nbytes:
         empty = np.empty(0, np.uint8)
