@@ -53,6 +53,23 @@ class StorePaths:
         """One ref a line, for shell completion; disposable."""
         return f"{self.root}/names"
 
+    @property
+    def sources(self) -> str:
+        """What is known of the files that models were imported from."""
+        return f"{self.root}/sources"
+
+    def source(self, size: int, file: str) -> str:
+        """What a file of this size in bytes and this BLAKE3 became."""
+        return f"{self.root}/sources/{size}/{file}.json"
+
+    def source_native(self, size: int, file: str) -> str:
+        """How long frameworks' own loads of such a file took."""
+        return f"{self.root}/sources/{size}/{file}.native.json"
+
+    def source_key(self, dev: int, ino: int) -> str:
+        """The digest that went with the `stat` of one file."""
+        return f"{self.root}/sources/keys/{ino & 0xFF:02x}/{dev}-{ino}.json"
+
     def container(self, digest: str) -> str:
         return f"{self.root}/containers/{digest[:2]}/{digest}.h5"
 

@@ -19,7 +19,7 @@ from trims.paths import StorePaths
 MAGIC = "trims store"
 FORMAT = 1
 CODECS = ("none", "zstd")
-_OURS = {"store.json", "lock", "tmp", "catalog", "containers", "variants", "locks", "names", "snapshot"}
+_OURS = {"store.json", "lock", "tmp", "catalog", "containers", "variants", "locks", "names", "snapshot", "sources"}
 _HARMLESS = {"lost+found"}  # the root of a file system is a fine place for a store
 
 

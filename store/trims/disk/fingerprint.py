@@ -1,0 +1,72 @@
+"""Whether a file is still what it was: five numbers of `stat`, and BLAKE3 where they do not tell.
+
+Device, inode, size, mtime and ctime. All five: a rewrite in place of the same length whose mtime is put back changes
+nothing but the ctime, which nobody can set. The kernel stamps files with a clock that ticks every few milliseconds, so
+a key tells of every later write only once that clock has gone past its ctime; until then it is not settled, and what
+was read meanwhile is not remembered. Not seen: writes through a mapping whose pages were already written to before
+the key was taken, and a file system of another machine whose clock runs behind ours.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import NamedTuple
+
+_CLOCK_REALTIME_COARSE = 5  # <time.h>: the clock of file times; the time module has no name for it
+_COARSE_NS = 2_000_000_000  # of file systems that count whole seconds, or two
+_CHUNK = 1 << 20
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class FileKey(NamedTuple):
+    """Which file, and which state of it. Times in nanoseconds since the epoch."""
+
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, st: os.stat_result) -> FileKey:
+        return cls(st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+
+def settled(key: FileKey) -> bool:
+    """Whether every write from now on changes the key."""
+    whole_seconds = key.ctime_ns % 1_000_000_000 == 0
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) > key.ctime_ns + (_COARSE_NS if whole_seconds else 0)
+
+
+def let_settle() -> None:
+    """Wait until the clock of file times has ticked: 10 ms at the most."""
+    now = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+    for _ in range(100):
+        if time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) != now:
+            return
+        time.sleep(0.0005)
+
+
+def open_for_reading(path: str) -> int:
+    """A descriptor of the regular file at `path`, never blocking. Raises OSError, also when it is something else."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # before opening: that alone can act on a device
+        raise OSError(f"{path} is no regular file")
+    fd = os.open(path, _FLAGS)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(f"{path} is no regular file")
+    return fd
+
+
+def digest_of(fd: int) -> str:
+    """The BLAKE3 of an open file, hexadecimal. Raises OSError."""
+    from blake3 import blake3  # here, since most files are told by their size alone
+
+    hasher, buffer, at = blake3(), bytearray(_CHUNK), 0
+    with memoryview(buffer) as view:
+        while n := os.preadv(fd, [buffer], at):
+            hasher.update(view[:n])
+            at += n
+    return str(hasher.hexdigest())

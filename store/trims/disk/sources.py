@@ -1,0 +1,253 @@
+"""What a file on disk is: which stored model was imported from these bytes, whatever the file is called and wherever.
+
+The truth is the content: `sources/<size>/<BLAKE3>.json` says what a file of these bytes became. So that known files
+are not hashed again, `sources/keys/<2 hex>/<device>-<inode>.json` remembers the digest that went with five numbers of
+`stat` (disk.fingerprint). A file of a size that the store does not know costs two system calls; any other is hashed
+once. Everything here only makes things faster: a record that is damaged, missing or of a newer trims is a file that
+is not known, never an error, and a store that cannot be written remembers nothing more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from trims.disk import fingerprint
+from trims.disk.fingerprint import FileKey
+from trims.disk.known import FORMAT, MAX_RECORD, PART, Known, Newer, SourceFile, fields_of, parse, read
+from trims.errors import TrimsError
+from trims.linux import atomic
+from trims.paths import StorePaths
+
+__all__ = ["FileKey", "Known", "SourceFile", "Sources"]
+
+_MAX_MODELS = 16  # that one file is remembered to have become
+_ODD = (OSError, ValueError, TypeError, LookupError, BufferError, RecursionError, TrimsError)
+"""What an odd path, or a file that is no record, can raise."""
+
+
+class Sources:
+    """The files that one store knows."""
+
+    def __init__(self, paths: StorePaths) -> None:
+        self._paths = paths
+
+    def find(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Known | None:
+        """What the file at `path` is, now; None when that is not known. Raises nothing, whatever the path is."""
+        try:
+            path = os.fsdecode(path)
+            if not self._has_size(os.stat(path).st_size):
+                return None
+            digest, size = self._digest(path)
+            return self._whole(self._known(size, digest), path)
+        except _ODD:
+            return None
+
+    def find_bytes(self, data: bytes | bytearray | memoryview) -> Known | None:
+        """What these bytes are, when a file that needs no other one has them."""
+        try:
+            with memoryview(data) as view, view.cast("B") as plain:
+                if not self._has_size(plain.nbytes):
+                    return None
+                from blake3 import blake3
+
+                known = self._known(plain.nbytes, blake3(plain).hexdigest())
+            return known if known is None or not known.companions else None
+        except _ODD:
+            return None
+
+    def record(self, files: Iterable[SourceFile], model: str, ref: str) -> list[Known]:
+        """Remember what an import read; gives what was remembered. The caller holds the store lock, shared.
+
+        A file that is no longer what the import opened is left out, and so is one whose companion is.
+        """
+        made: list[Known] = []
+        digests: dict[str, str | None] = {}
+        for file in files:
+            with suppress(*_ODD):
+                known = self._made(file, model, ref, digests)
+                if known is not None:
+                    self._add(known)
+                    made.append(known)
+        return made
+
+    def of_model(self, model: str) -> list[Known]:
+        """The files that a model is known to have been imported from, in order of size and digest."""
+        found = []
+        for path in self._records():
+            with suppress(*_ODD):
+                found += [known for known in parse(read(path)) if known.model == model]
+        return sorted(found, key=lambda known: (known.size, known.file))
+
+    def damaged(self) -> list[tuple[str, str]]:
+        """(name, why) of every record that is not as it was written."""
+        found = []
+        for path in self._records():
+            try:
+                parse(read(path))
+            except (FileNotFoundError, Newer):
+                continue
+            except _ODD as error:
+                found.append((path.removeprefix(f"{self._paths.root}/"), str(error)))
+        return found
+
+    def forget_unnamed(self) -> None:
+        """Forget the files whose models have left the store, and damaged records. Under the exclusive store lock."""
+        for path in self._records():
+            try:
+                known = parse(read(path))
+            except Newer:
+                continue
+            except _ODD:
+                known = []
+            kept = [one for one in known if self._is_stored(one.model)]
+            with suppress(*_ODD):
+                if not kept:
+                    atomic.with_suppressed_missing(path)
+                    atomic.with_suppressed_missing(f"{path.removesuffix('.json')}.native.json")
+                elif len(kept) < len(known):
+                    self._write(path, fields_of(kept))
+        self._forget_keys()
+
+    def note_native(self, known: Known, framework: str, seconds: float) -> None:
+        """Remember how long a framework's own load of this file took on this machine, last."""
+        if not 0.0 <= seconds < 1e9:
+            return
+        with suppress(*_ODD):
+            fields = {"format": FORMAT, "native": {**self.native(known), framework: round(float(seconds), 6)}}
+            self._write(self._paths.source_native(known.size, known.file), fields, durable=False)
+
+    def native(self, known: Known) -> dict[str, float]:
+        """Framework to the seconds that its own load of this file took, as far as that was noted."""
+        try:
+            native = read(self._paths.source_native(known.size, known.file))["native"]
+            return {str(name): float(seconds) for name, seconds in native.items()}
+        except (*_ODD, AttributeError):
+            return {}
+
+    def _has_size(self, size: int) -> bool:
+        return os.access(f"{self._paths.sources}/{size}", os.F_OK)
+
+    def _digest(self, path: str) -> tuple[str, int]:
+        """(digest, size) of a file as it is now; remembered when it had to be read. Raises OSError."""
+        fd = fingerprint.open_for_reading(path)  # also when the key is known: who may not read it learns nothing
+        try:
+            key = FileKey.of(os.fstat(fd))
+            digest = self._remembered(key)
+            if digest is None:
+                final = fingerprint.settled(key)
+                digest = fingerprint.digest_of(fd)
+                if FileKey.of(os.fstat(fd)) != key:
+                    raise OSError(f"{path} is being written")
+                if final:
+                    self._remember(key, digest)
+            return digest, key.size
+        finally:
+            os.close(fd)
+
+    def _remembered(self, key: FileKey) -> str | None:
+        try:
+            fields = read(self._paths.source_key(key.dev, key.ino))
+        except _ODD:
+            return None
+        digest = fields.get("file")
+        return digest if fields.get("key") == list(key) and isinstance(digest, str) else None
+
+    def _remember(self, key: FileKey, digest: str) -> None:
+        with suppress(*_ODD):
+            path = self._paths.source_key(key.dev, key.ino)
+            self._write(path, {"file": digest, "format": FORMAT, "key": list(key)}, durable=False)
+
+    def _known(self, size: int, digest: str) -> Known | None:
+        """What a content is; a model that is in the store before one that has left it, a model before a part."""
+        known = [one for one in parse(read(self._paths.source(size, digest))) if self._is_stored(one.model)]
+        known = [one for one in known if (one.size, one.file) == (size, digest)]
+        return min(known, key=lambda one: one.kind == PART, default=None)
+
+    def _is_stored(self, model: str) -> bool:
+        return os.access(self._paths.sidecar(model), os.F_OK)
+
+    def _whole(self, known: Known | None, path: str) -> Known | None:
+        """`known`, when all files beside `path` that it needs are what they were."""
+        for name, digest in known.companions if known is not None else ():
+            if self._digest(_beside(path, name))[0] != digest:
+                return None
+        return known
+
+    def _made(self, file: SourceFile, model: str, ref: str, digests: dict[str, str | None]) -> Known | None:
+        """What there is to remember of one file that was read; None when it has changed. Raises OSError."""
+        if file.key is None or FileKey.of(os.stat(file.path)) != file.key:
+            return None
+        digest, size = self._digest(file.path)
+        if FileKey.of(os.stat(file.path)) != file.key:
+            return None
+        digests[os.path.realpath(file.path)] = digest
+        companions = []
+        for name, path in file.companions.items():
+            other = digests.get(path)
+            if other is None:
+                return None
+            companions.append((name, other))
+        return Known(digest, size, file.kind, model, ref, file.tensors, tuple(companions), file.extra)
+
+    def _add(self, known: Known) -> None:
+        """Write a record, in front of what the same content is known to be else."""
+        path = self._paths.source(known.size, known.file)
+        before: list[Known] = []
+        with suppress(*_ODD):
+            before = [one for one in parse(read(path)) if (one.model, one.kind) != (known.model, known.kind)]
+        self._write(path, fields_of([known, *before[: _MAX_MODELS - 1]]))
+
+    def _write(self, path: str, fields: dict[str, Any], durable: bool = True) -> None:
+        from trims.disk import sealed
+
+        data = sealed.seal(fields)
+        if len(data) <= MAX_RECORD:
+            atomic.make_directory(os.path.dirname(path))
+            atomic.replace(path, data, self._paths.tmp, durable=durable)
+
+    def _records(self) -> Iterator[str]:
+        """The path of every record of a content."""
+        for size in _listdir(self._paths.sources):
+            if size.isdecimal():
+                directory = f"{self._paths.sources}/{size}"
+                for name in _listdir(directory):
+                    if name.endswith(".json") and not name.endswith(".native.json"):
+                        yield f"{directory}/{name}"
+
+    def _forget_keys(self) -> None:
+        """Remove the keys of contents that are not known, and directories of sizes without any."""
+        keys = f"{self._paths.sources}/keys"
+        for shard in _listdir(keys):
+            for name in _listdir(f"{keys}/{shard}"):
+                path = f"{keys}/{shard}/{name}"
+                with suppress(OSError):
+                    if not self._is_useful(path):
+                        atomic.with_suppressed_missing(path)
+        for size in _listdir(self._paths.sources):
+            with suppress(OSError):
+                os.rmdir(f"{self._paths.sources}/{size}")  # those that are not empty stay
+
+    def _is_useful(self, path: str) -> bool:
+        try:
+            fields = read(path)
+            return os.access(self._paths.source(fields["key"][2], fields["file"]), os.F_OK)
+        except Newer:
+            return True
+        except _ODD:
+            return False
+
+
+def _beside(path: str, name: str) -> str:
+    """Where a file finds the one it calls `name`: beside the path that was opened, or beside the file itself."""
+    near = os.path.join(os.path.dirname(path), name)
+    return near if os.path.exists(near) else os.path.join(os.path.dirname(os.path.realpath(path)), name)
+
+
+def _listdir(path: str) -> list[str]:
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
