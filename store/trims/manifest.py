@@ -73,11 +73,14 @@ class Manifest:
     tensors: in order of first use where the origin tells one, by name otherwise; the order is the region's.
     graph: the origin's computation without its weights, or None.
     files: side files (tokenizer, labels, the origin's own metadata), by name.
+    domain: among whom this content is one model; "" in a store of one user. In another domain it is another model, so
+    that nobody learns, or keeps alive, what others have by having the same.
     """
 
     tensors: tuple[TensorSpec, ...]
     graph: BlobSpec | None = None
     files: tuple[BlobSpec, ...] = ()
+    domain: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """The columnar JSON form: one list a column parses four times faster than one object a tensor."""
@@ -89,6 +92,7 @@ class Manifest:
             "digests": [t.digest for t in self.tensors],
             "graph": [self.graph.nbytes, self.graph.digest] if self.graph else None,
             "files": {f.name: [f.nbytes, f.digest] for f in self.files},
+            **({"domain": self.domain} if self.domain else {}),
         }
 
     @cached_property
@@ -125,11 +129,12 @@ class Manifest:
             tensors = tuple(TensorSpec(n, d, tuple(s), h) for n, d, s, h in zip(*columns, strict=True) if ITEM_SIZES[d])
             graph = BlobSpec("graph", *data["graph"]) if data["graph"] else None
             files = tuple(BlobSpec(name, *value) for name, value in data["files"].items())
+            domain = str(data.get("domain", ""))
             if any(type(n) is not int or n < 0 for t in tensors for n in t.shape):
                 raise ValueError("a shape is not of whole numbers")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Damaged("a manifest is damaged", f"a field is missing or of the wrong kind: {error}") from None
-        return cls(tensors, graph, files)
+        return cls(tensors, graph, files, domain)
 
 
 @dataclass(frozen=True)

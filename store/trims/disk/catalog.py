@@ -18,6 +18,7 @@ from trims.disk import sealed, snapshot
 from trims.errors import AmbiguousModel, Damaged, LockTimeout, NoSuchModel, StoreTooNew
 from trims.linux import atomic, flock, step
 from trims.paths import StorePaths, escape, shard
+from trims.permission import Access
 from trims.refs import digest_prefix, near, parse_ref
 
 FORMAT = "trims.ref/1"
@@ -27,7 +28,10 @@ _POLL = 0.003  # filelock's default of 50 ms starves contenders (measured: 2 s w
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a ref names. nbytes: of its region; stored: of its container file; origin: what it was imported from."""
+    """What a ref names. nbytes: of its region; stored: of its container file; origin: what it was imported from.
+
+    owner, group, mode: who may read it; None in a store of one user.
+    """
 
     ref: str
     digest: str
@@ -39,6 +43,15 @@ class Entry:
     created: float
     origin: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    owner: int | None = None
+    group: int | None = None
+    mode: int | None = None
+
+    @property
+    def access(self) -> Access | None:
+        if self.owner is None or self.group is None or self.mode is None:
+            return None
+        return Access(self.owner, self.group, self.mode)
 
 
 class Catalog:
@@ -65,7 +78,8 @@ class Catalog:
 
     def put(self, entry: Entry) -> None:
         """Make `entry.ref` name this, durably, whatever it named before. Raises NotPermitted, NoSpace."""
-        data = sealed.seal({"format": FORMAT, **asdict(entry)})
+        fields = {name: value for name, value in asdict(entry).items() if value is not None}
+        data = sealed.seal({"format": FORMAT, **fields})
         path = self._paths.entry(entry.ref)
         with flock.held(self._paths.lock, exclusive=False, timeout=self._timeout):
             try:

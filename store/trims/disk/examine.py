@@ -50,7 +50,7 @@ class Meter:
 class Examined:
     """A source, read once. manifest: what it is; segments: where to read its span; nbytes: of all it brought."""
 
-    def __init__(self, source: Source, progress: Progress | None) -> None:
+    def __init__(self, source: Source, progress: Progress | None, domain: str = "") -> None:
         self._source = source
         sizes = [check(t.name, t.dtype, tuple(t.shape)) for t in source.tensors]
         self.nbytes = sum(sizes) + sum(map(len, source.files.values()))
@@ -73,6 +73,7 @@ class Examined:
             specs,
             None if self._graph is None else BlobSpec("graph", len(self._graph), self._digest(memoryview(self._graph))),
             tuple(BlobSpec(n, len(data), self._digest(memoryview(data))) for n, data in sorted(source.files.items())),
+            domain,
         )
 
     @property

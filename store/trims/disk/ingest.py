@@ -4,14 +4,15 @@ The source is read twice: to learn what the model is (disk.examine), and to writ
 must be what was examined, since a file can change in between. Then, in this order: the container is renamed into place,
 its sidecar, its ref. Each is one durable rename; before the last nothing names the model. The store lock is held shared
 from the first look to the last rename, so the collector never takes what is about to be named; a lock of the digest
-makes two importers of the same content publish one container, not half of each.
+makes two importers of the same content publish one container, not half of each. Last of all, what can be done without:
+the files it came from are remembered (disk.sources).
 """
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trims import units
@@ -20,10 +21,12 @@ from trims.disk.container import write_container
 from trims.disk.examine import Examined, Progress, threads
 from trims.disk.parts import parts
 from trims.disk.sidecar import PIECE, Sidecar, read_sidecar
+from trims.disk.sources import Sources
 from trims.disk.store import CODECS, Store
 from trims.disk.verify import check_container, unlike_manifest
-from trims.errors import BadInput, Damaged, NoSpace, NoSuchModel, StoreTooNew, UsageError
+from trims.errors import BadInput, Damaged, NoSpace, NoSuchModel, NotPermitted, StoreTooNew, UsageError
 from trims.linux import atomic, flock, step
+from trims.permission import Access, Asker, Importer
 from trims.refs import parse_ref
 
 if TYPE_CHECKING:
@@ -82,32 +85,37 @@ def import_model(
     if_exists: str = "replace",
     lock_timeout: float = 60.0,
     progress: Progress | None = None,
+    importer: Importer | None = None,
 ) -> ImportResult:
     """Store `source` and make `ref` name it. progress: called with (bytes done, bytes in all).
 
     if_exists: what to do when `ref` names something: replace, skip (nothing is read), or fail.
+    importer: for a store that users share: in whose name; None is this process, as an operator.
     Raises BadInput, NoSpace, NotPermitted, LockTimeout, UsageError.
     """
     started, ref, codec = time.monotonic(), parse_ref(ref), codec or store.codec
     if codec not in CODECS:
         raise UsageError(f"no codec {codec!r}", "", f"codecs are {', '.join(CODECS)}")
-    catalog = Catalog(store.paths, lock_timeout)
+    catalog, importer = Catalog(store.paths, lock_timeout), (importer or _ourselves()) if store.system else None
     with flock.held(store.paths.lock, exclusive=False, timeout=lock_timeout):
-        existing = _existing(catalog, ref, if_exists)
+        existing, access = _existing(catalog, ref, if_exists, importer)
         if existing is not None and if_exists == "skip":
             return ImportResult(existing, True, 0, 0, 0, time.monotonic() - started)
         try:
-            model = Examined(source, progress)
+            model = Examined(source, progress, importer.domain(access) if importer and access else "")
             digest = model.manifest.digest
             target = _Target(store.paths.container(digest), store.paths.sidecar(digest), digest, digest)
             sidecar, written = _store(store, model, target, codec, _origin(source), catalog)
         except OSError as error:
             raise atomic.translate(error, f"importing {ref}") from None
         with catalog.writing(ref):
-            existing = _existing(catalog, ref, if_exists)
-            entry = _entry(ref, source, sidecar, labels or {}, existing)
+            existing, now = _existing(catalog, ref, if_exists, importer)
+            if now != access:  # the domain, and so the digest, may not be the one to be had now
+                raise NotPermitted(f"{ref} is not imported", "it was shared or removed meanwhile", "import it again")
+            entry = _entry(ref, source, sidecar, labels or {}, existing, access)
             if entry != existing:
                 catalog.put(entry)
+        Sources(store.paths).record(source.on_disk, entry.digest, ref, catalog.writing)
     model.meter.finish()
     unique = sum(part.nbytes for part in parts(model.manifest)) if written else 0
     stored = sidecar.container_nbytes if written else 0
@@ -134,16 +142,26 @@ def import_variant(store: Store, digest: str, key: str, source: Source, lock_tim
             raise atomic.translate(error, f"building variant {key}") from None
 
 
-def _existing(catalog: Catalog, ref: str, if_exists: str) -> Entry | None:
+def _ourselves() -> Importer:
+    return Importer(Asker(os.geteuid(), os.getegid(), frozenset()), operator=True)
+
+
+def _existing(
+    catalog: Catalog, ref: str, if_exists: str, importer: Importer | None
+) -> tuple[Entry | None, Access | None]:
+    """(what the ref names, what access it is to have). Raises NotPermitted before it tells anything of another's."""
     if if_exists not in ("replace", "skip", "fail"):
         raise UsageError(f"bad value {if_exists!r} for what exists", "", "use replace, skip or fail")
     try:
         entry = catalog.find(ref)
     except Damaged:
-        return None  # about to be replaced by a whole one
+        if importer is not None and not importer.operator:
+            raise
+        entry = None  # about to be replaced by a whole one
+    access = importer and importer.access(ref, entry is not None, entry.access if entry else None)
     if entry is not None and if_exists == "fail":
         raise UsageError(f"{ref} exists", f"it names {entry.digest[:12]}", "say --if-exists replace, or another name")
-    return entry
+    return entry, access
 
 
 def _origin(source: Source) -> dict[str, Any]:
@@ -206,7 +224,14 @@ def _check_space(store: Store, model: Examined) -> None:
         )
 
 
-def _entry(ref: str, source: Source, sidecar: Sidecar, labels: dict[str, str], existing: Entry | None) -> Entry:
+def _entry(
+    ref: str,
+    source: Source,
+    sidecar: Sidecar,
+    labels: dict[str, str],
+    existing: Entry | None,
+    access: Access | None,
+) -> Entry:
     """The catalog entry; `existing` itself when it says the same already."""
     entry = Entry(
         ref=ref,
@@ -219,11 +244,9 @@ def _entry(ref: str, source: Source, sidecar: Sidecar, labels: dict[str, str], e
         created=time.time(),
         origin=_origin(source),
         labels=labels,
+        **(access._asdict() if access else {}),
     )
-    same = existing is not None and (existing.digest, existing.codec, existing.stored, existing.labels) == (
-        entry.digest,
-        entry.codec,
-        entry.stored,
-        entry.labels,
-    )
-    return existing if existing is not None and same else entry
+    if existing is None:
+        return entry
+    free = {name: getattr(entry, name) for name in ("created", "origin", "origin_format")}  # when and whence it came
+    return existing if replace(existing, **free) == entry else entry

@@ -182,6 +182,8 @@ def render(fields: dict[str, Any]) -> str:
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(fields["created"])),
         "labels": fields["labels"],
     }
+    if "owner" in fields:  # in a store that users share
+        item |= {name: fields[name] for name in ("owner", "group", "mode")}
     return json.dumps(item, separators=(",", ":"))[:-1]
 
 

@@ -19,17 +19,23 @@ from trims.paths import StorePaths
 MAGIC = "trims store"
 FORMAT = 1
 CODECS = ("none", "zstd")
+CLOSED = 0o700
+"""The mode of a shared store's root: a file in it that everybody could read would be read past its ref's permission."""
 _OURS = {"store.json", "lock", "tmp", "catalog", "containers", "variants", "locks", "names", "snapshot", "sources"}
 _HARMLESS = {"lost+found"}  # the root of a file system is a fine place for a store
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """An open store. id: random, for life; codec: of new containers."""
+    """An open store. id: random, for life; codec: of new containers.
+
+    system: users share it by way of a manager of system scope, and its refs say who may read them.
+    """
 
     root: str
     id: str
     codec: str
+    system: bool = False
 
     @property
     def paths(self) -> StorePaths:
@@ -64,13 +70,16 @@ def _parse(paths: StorePaths, data: bytes) -> Store:
     identity, codec = fields.get("id"), fields.get("codec")
     if not isinstance(identity, str) or codec not in CODECS:
         raise Damaged(f"{paths.marker} is damaged", "its id or codec is missing")
-    return Store(paths.root, identity, codec)
+    return Store(paths.root, identity, codec, fields.get("scope") == "system")
 
 
-def create_store(root: str, codec: str = "none", if_missing: bool = False, group: int | None = None) -> Store:
+def create_store(
+    root: str, codec: str = "none", if_missing: bool = False, group: int | None = None, system: bool = False
+) -> Store:
     """Make `root` a store. if_missing: an existing store is opened and left as it is.
 
     group: the number of a group whose members may all change it; one trust domain, whatever their umasks are.
+    system: a store for a manager of system scope: its owner alone can enter it, and the manager serves the others.
 
     Raises UsageError when the directory has other things in it or is a store already, NotPermitted, NoSpace.
     """
@@ -83,10 +92,12 @@ def create_store(root: str, codec: str = "none", if_missing: bool = False, group
         if group is not None and not os.path.lexists(paths.marker):
             os.chown(paths.root, -1, group)
             os.chmod(paths.root, atomic.SHARED)
+        if system and not os.path.lexists(paths.marker):
+            os.chmod(paths.root, CLOSED)
         with flock.held(paths.lock, exclusive=True, timeout=10):
             if os.path.lexists(paths.marker):
-                return _existing(paths, if_missing)
-            return _create(paths, codec)
+                return _existing(paths, if_missing, system)
+            return _create(paths, codec, system)
     except OSError as error:
         raise atomic.translate(error, f"making the store {paths.root}") from None
 
@@ -99,19 +110,23 @@ def _refuse_foreign(root: str) -> None:
         )
 
 
-def _existing(paths: StorePaths, if_missing: bool) -> Store:
+def _existing(paths: StorePaths, if_missing: bool, system: bool) -> Store:
     store = open_store(paths.root)
     if not if_missing:
         raise UsageError(f"{paths.root} is a store already", "", "use it as it is, or say --if-missing")
+    if system and not store.system:
+        raise UsageError(f"{paths.root} is a store already", "it is of one user's scope", "name a new directory")
     return store
 
 
-def _create(paths: StorePaths, codec: str) -> Store:
+def _create(paths: StorePaths, codec: str, system: bool) -> Store:
     if atomic.is_shared(paths.root):
         os.chmod(paths.lock, 0o664)
     for directory in (paths.tmp, paths.catalog, paths.containers, paths.variants, f"{paths.root}/locks"):
         atomic.make_directory(directory)
-    store = Store(paths.root, os.urandom(16).hex(), codec)
+    store = Store(paths.root, os.urandom(16).hex(), codec, system)
     marker = {"magic": MAGIC, "format": FORMAT, "id": store.id, "codec": codec, "created": time.time()}
+    if system:
+        marker["scope"] = "system"
     atomic.replace(paths.marker, canonical_json(marker) + b"\n", paths.tmp)
     return store
