@@ -26,6 +26,7 @@ from trims.refs import digest_prefix, parse_ref
 from trims.units import format_size
 
 if TYPE_CHECKING:
+    from jax import Array
     from onnxruntime import InferenceSession, SessionOptions
     from torch import Tensor
 
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DirectModeWarning", "Model", "open"]
 
-_ORT = "trims.integrations.onnxruntime"
 _ORT_KEY = "trims.integrations.ort_key"
-_TORCH = "trims.integrations.torch"
 
 
 def open(
@@ -178,7 +177,7 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
     ) -> InferenceSession:
         """An InferenceSession over the shared weights: see `trims.integrations.onnxruntime.session`."""
         self._check_open()
-        session: InferenceSession = importlib.import_module(_ORT).session(
+        session: InferenceSession = _integration("onnxruntime").session(
             self, share=share, sess_options=sess_options, providers=providers, **options
         )
         return session
@@ -186,8 +185,26 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
     def torch(self) -> dict[str, Tensor]:
         """Every tensor as a torch tensor over the shared weights: see `trims.integrations.torch.tensors`."""
         self._check_open()
-        tensors: dict[str, Tensor] = importlib.import_module(_TORCH).tensors(self)
+        tensors: dict[str, Tensor] = _integration("torch").tensors(self)
         return tensors
+
+    def numpy(self, writable: bool = False) -> dict[str, np.ndarray[Any, Any]]:
+        """Every tensor as a NumPy array over the shared weights: see `trims.integrations.numpy.arrays`."""
+        self._check_open()
+        arrays: dict[str, np.ndarray[Any, Any]] = _integration("numpy").arrays(self, writable)
+        return arrays
+
+    def jax(self, device: Any = None) -> dict[str, Array]:
+        """Every tensor as a JAX array, on the CPU over the shared weights: see `trims.integrations.jax.arrays`."""
+        self._check_open()
+        arrays: dict[str, Array] = _integration("jax").arrays(self, device)
+        return arrays
+
+    def cupy(self, device: int | None = None) -> dict[str, Any]:
+        """Every tensor as a CuPy array, copied to a GPU: see `trims.integrations.cupy.arrays`."""
+        self._check_open()
+        arrays: dict[str, Any] = _integration("cupy").arrays(self, device)
+        return arrays
 
     # ---- what it costs
 
@@ -251,3 +268,14 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError(f"model {self.ref} is closed", "", "open it again with trims.open")
+
+
+def _integration(framework: str) -> Any:
+    """The module that knows the framework. Raises UsageError when the framework itself is not installed."""
+    try:
+        return importlib.import_module(f"trims.integrations.{framework}")
+    except ModuleNotFoundError as error:
+        if error.name != framework:
+            raise
+        wheel = "cupy-cuda12x" if framework == "cupy" else f"'trims[{framework}]'"
+        raise UsageError(f"{framework} is not installed", "", f"pip install {wheel}") from None

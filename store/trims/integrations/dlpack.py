@@ -1,0 +1,80 @@
+"""Shared weights for every library that takes DLPack: `jax.numpy.from_dlpack`, `torch.from_dlpack`, TensorFlow's.
+
+NumPy makes the capsules, so they keep the memory and are safe to drop in any thread. It refuses those of read-only
+arrays, so the memory is a copy-on-write map: what a consumer writes is private to this process. And it has no bfloat16
+and no float8; these it exports as integers of the same size, and their type is put right in the capsule.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trims.manifest import STORAGE
+
+if TYPE_CHECKING:
+    from trims.client.handle import Model
+
+CPU = (1, 0)
+"""kDLCPU, and the number of the device."""
+
+# DLDataTypeCode of what is opaque to NumPy; the codes of float8 are those of DLPack 1.1.
+_CODES = {
+    "bfloat16": 4, "float8_e4m3fn": 10, "float8_e4m3fnuz": 11, "float8_e5m2": 12, "float8_e5m2fnuz": 13,
+    "float8_e8m0fnu": 14,
+}  # fmt: skip
+# DLManagedTensor starts with DLTensor: data (8 bytes), device (8), ndim (4), dtype.code.
+_CODE_AT = 20
+
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+
+
+class Shared:
+    """One tensor, as DLPack's protocol wants it: pass it to any `from_dlpack`."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        """array: writable."""
+        self._array = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape: tuple[int, ...] = self._array.shape
+        return shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self._array.dtype
+        return dtype
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return CPU
+
+    def __dlpack__(
+        self, *, stream: object = None, max_version: object = None, dl_device: object = None, copy: bool | None = None
+    ) -> object:
+        """A capsule of the first version of the protocol, whatever newest version the consumer knows."""
+        if stream is not None or dl_device not in (None, CPU):
+            raise BufferError("the tensor is in host memory, without a stream")
+        array = self._array.copy() if copy else self._array
+        name = array.dtype.name
+        if name not in STORAGE:
+            return array.__dlpack__()
+        if name not in _CODES:
+            raise BufferError(f"DLPack has no {name}")
+        capsule = array.view(f"u{array.itemsize}").__dlpack__()
+        ctypes.c_uint8.from_address(_pointer(capsule, b"dltensor") + _CODE_AT).value = _CODES[name]
+        return capsule
+
+    def __repr__(self) -> str:
+        return f"<trims.integrations.dlpack.Shared {self.dtype.name} {self.shape}>"
+
+
+def tensors(model: Model) -> dict[str, Shared]:
+    """Every tensor of `model` by name, without a copy; what consumers write is private to this process and counted."""
+    region = model.region()
+    return {name: Shared(array) for name, array in region.views(region.private_base()).items()}

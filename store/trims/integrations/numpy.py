@@ -1,0 +1,24 @@
+"""NumPy arrays over shared weights: read-only, so that a write is an error; or, when asked for, private to the writer.
+
+Any other library that takes NumPy arrays, or anything with `__dlpack__`, takes these; `trims.integrations.dlpack` has
+the dtypes that NumPy cannot export.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from trims.client.handle import Model
+
+
+def arrays(model: Model, writable: bool = False) -> dict[str, np.ndarray[Any, Any]]:
+    """Every tensor of `model` by name, without a copy. Tied ones share memory.
+
+    writable: on a copy-on-write map of their own: a write copies the page that it touches (see `Model.memory`), and no
+        other process, nor any other array of this one, sees it. Otherwise writing raises ValueError.
+    """
+    region = model.region()
+    return region.views(region.private_base() if writable else None)
