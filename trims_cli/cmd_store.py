@@ -182,6 +182,7 @@ def _describe(settings: Settings, store: Store, entry: Entry, sidecar: Sidecar) 
         "files": [f.name for f in manifest.files],
         **output.with_path({}, store.paths.container(entry.digest)),
         "origin": entry.origin,
+        "sources": _sources(store, entry.digest),
         "variants": _variants(store, entry.digest),
         "used": _last_use(store, entry.digest, here or []),
         "resident": here
@@ -201,6 +202,14 @@ def _last_use(store: Store, digest: str, here: list[Residency]) -> str | None:
 
     known = [uses.read(uses.path(store.id, os.environ)).get(digest, 0.0), *(r.last_use for r in here)]
     return rfc3339(max(known)) if max(known) else None
+
+
+def _sources(store: Store, digest: str) -> list[Item]:
+    """The files that are told to be this model, wherever they lie."""
+    from trims.disk.sources import Sources
+
+    known = Sources(store.paths).of_model(digest)
+    return [{"kind": one.kind, "nbytes": one.size, "digest": one.file} for one in known]
 
 
 def _variants(store: Store, digest: str) -> list[Item]:

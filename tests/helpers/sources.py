@@ -27,6 +27,7 @@ class CodeSource:
     format: str = "npz"
     origin: dict[str, Any] = field(default_factory=lambda: {"path": "made in code"})
     closed: bool = False
+    on_disk: tuple[()] = ()
 
     def close(self) -> None:
         self.closed = True

@@ -3,7 +3,8 @@
 `plan` only looks. `collect` takes the store lock exclusively, so no import runs, plans again, and removes what is in
 both plans: never more than was agreed to, never what has got a name meanwhile. A container that a reader holds (by a
 shared lock on the file) stays for the next time. A temporary file is abandoned when its lock can be had, however old
-it is. Sidecars go first: what has none is no container, so a crash in between leaves only something to collect.
+it is. Sidecars go first: what has none is no container, so a crash in between leaves only something to collect. What is
+known of the files that a model was imported from goes with it, and is not counted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trims.disk.catalog import Catalog
+from trims.disk.sources import Sources
 from trims.disk.store import Store
 from trims.errors import Damaged
 from trims.linux import atomic, flock, step
@@ -83,6 +85,7 @@ def collect(
                 except OSError as error:
                     raise atomic.translate(error, f"removing {item.name}") from None
         _remove_empty(store)
+        Sources(store.paths).forget_unnamed()
     return GcResult(tuple(removed), tuple(kept))
 
 

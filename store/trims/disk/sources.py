@@ -10,8 +10,8 @@ is not known, never an error, and a store that cannot be written remembers nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from trims.disk import fingerprint
@@ -24,6 +24,7 @@ from trims.paths import StorePaths
 __all__ = ["FileKey", "Known", "SourceFile", "Sources"]
 
 _MAX_MODELS = 16  # that one file is remembered to have become
+Writing = Callable[[str], AbstractContextManager[None]]
 _ODD = (OSError, ValueError, TypeError, LookupError, BufferError, RecursionError, TrimsError)
 """What an odd path, or a file that is no record, can raise."""
 
@@ -58,10 +59,11 @@ class Sources:
         except _ODD:
             return None
 
-    def record(self, files: Iterable[SourceFile], model: str, ref: str) -> list[Known]:
+    def record(self, files: Iterable[SourceFile], model: str, ref: str, writing: Writing) -> list[Known]:
         """Remember what an import read; gives what was remembered. The caller holds the store lock, shared.
 
-        A file that is no longer what the import opened is left out, and so is one whose companion is.
+        writing: locks the record of a digest against other writers. A file that is no longer what the import opened
+        is left out, and so is one whose companion is.
         """
         made: list[Known] = []
         digests: dict[str, str | None] = {}
@@ -69,7 +71,8 @@ class Sources:
             with suppress(*_ODD):
                 known = self._made(file, model, ref, digests)
                 if known is not None:
-                    self._add(known)
+                    with writing(known.file):
+                        self._add(known)
                     made.append(known)
         return made
 

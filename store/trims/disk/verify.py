@@ -19,6 +19,7 @@ from trims.disk.catalog import Catalog, Entry, parse_entry
 from trims.disk.parts import CONTAINER, Part, parts
 from trims.disk.reader import SpanFile
 from trims.disk.sidecar import Sidecar, read_sidecar
+from trims.disk.sources import Sources
 from trims.disk.span import in_order
 from trims.disk.store import Store
 from trims.errors import Damaged, NoSuchModel, StoreTooNew, one_line
@@ -26,6 +27,7 @@ from trims.paths import unescape
 
 CATALOG = "catalog"
 SIDECAR = "sidecar"
+SOURCE = "source"
 _CHUNK = 1 << 20
 
 Progress = Callable[[int], None]
@@ -35,8 +37,9 @@ Progress = Callable[[int], None]
 class Finding:
     """One thing that is not as it was written.
 
-    model: the ref, or `id:DIGEST` where there is none, with ` variant KEY` after it when it is in a variant.
-    part: the name of a tensor, `graph`, `file NAME`, `container`, `sidecar` or `catalog`.
+    model: the ref, or `id:DIGEST` where there is none, with ` variant KEY` after it when it is in a variant; for a
+    source, the path of its record in the store.
+    part: the name of a tensor, `graph`, `file NAME`, `container`, `sidecar`, `catalog` or `source`.
     """
 
     model: str
@@ -68,6 +71,8 @@ def verify_store(store: Store, quick: bool = False, progress: Progress | None = 
     entries, findings = read_catalog(store)
     for entry in {entry.digest: entry for entry in reversed(entries)}.values():
         findings += verify_model(store, entry, quick, progress)
+    for name, why in Sources(store.paths).damaged():
+        findings.append(Finding(name, SOURCE, why))
     return findings
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from trims.disk.fingerprint import let_settle
 from trims.disk.importers.base import bad
 from trims.errors import UsageError
 
@@ -23,7 +24,16 @@ def open_source(path: str | os.PathLike[str], format: str = "auto") -> Source:
 
     Raises BadInput for anything wrong with the file, UsageError for an unknown format.
     """
-    path = os.fspath(path)
+    source = _open(os.fspath(path), format)
+    if any(file.key is None for file in source.on_disk):
+        # Written within this tick of the clock of file times: opened again after it, a later write shows.
+        source.close()
+        let_settle()
+        source = _open(os.fspath(path), format)
+    return source
+
+
+def _open(path: str, format: str) -> Source:
     if format not in ("auto", *FORMATS):
         raise UsageError(f"no format {format!r}", "", f"formats are auto, {', '.join(FORMATS)}")
     if os.path.isdir(path):

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from trims.disk import fingerprint
+from trims.disk.fingerprint import FileKey
+from trims.disk.known import SourceFile
 from trims.errors import BadInput
 from trims.manifest import ITEM_SIZES, check_tensor
 
@@ -53,6 +56,7 @@ class Source:
 
     tensors: in the order that the region is to have. graph: from the region offsets of all tensors, by name, the bytes
     of the computation; None when there is none. files: side files. origin: plain JSON values about where this is from.
+    on_disk: the files whose content all this is, each after those that it needs.
     """
 
     def __init__(
@@ -63,12 +67,14 @@ class Source:
         files: Mapping[str, bytes] | None = None,
         origin: Mapping[str, Any] | None = None,
         closers: Iterable[Callable[[], None]] = (),
+        on_disk: Iterable[SourceFile] = (),
     ) -> None:
         self.format = format
         self.tensors: list[SourceTensor] = list(tensors)
         self.graph = graph
         self.files: dict[str, bytes] = dict(files or {})
         self.origin: dict[str, Any] = dict(origin or {})
+        self.on_disk: list[SourceFile] = list(on_disk)
         self._closers = list(closers)
 
     def close(self) -> None:
@@ -121,7 +127,10 @@ def is_unicode(text: str) -> bool:
 
 
 class MappedFile:
-    """A regular file, mapped read-only. `nbytes` is its size when opened; views keep the mapping alive."""
+    """A regular file, mapped read-only. `nbytes` is its size when opened; views keep the mapping alive.
+
+    key: which file and which state of it this is; None while it was written to a moment ago.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -130,6 +139,8 @@ class MappedFile:
             st = os.fstat(fd)
             self.nbytes = st.st_size
             self.identity = (st.st_dev, st.st_ino)
+            key = FileKey.of(st)
+            self.key = key if fingerprint.settled(key) else None
             self.mapping = mmap.mmap(fd, self.nbytes, prot=mmap.PROT_READ) if self.nbytes else None
         except (OSError, ValueError) as error:
             raise bad(path, f"it cannot be mapped: {error}") from None

@@ -27,6 +27,7 @@ from trims.disk.importers.base import (
     check_source,
     quoted,
 )
+from trims.disk.known import SourceFile
 from trims.manifest import ITEM_SIZES
 
 MAGIC = b"\x93NUMPY"
@@ -47,6 +48,12 @@ class _Header:
     def nbytes(self) -> int:
         return prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def converted(self) -> bool:
+        """Whether its bytes are to be put into another order: C's, and little-endian."""
+        little = self.dtype == self.dtype.newbyteorder("<")
+        return not little or (self.fortran and len(self.shape) > 1)
+
 
 def open_npy(path: str) -> Source:
     """One array; the tensor is named by the file. Raises BadInput."""
@@ -57,7 +64,8 @@ def open_npy(path: str) -> Source:
         name = os.path.basename(path).removesuffix(".npy") or "array"
         tensor = _tensor(name, header, lambda: file.view(header.start, header.nbytes))
         origin: dict[str, Any] = {"path": os.path.abspath(path), "nbytes": file.nbytes}
-        return check_source(path, Source("npy", [tensor], origin=origin, closers=[file.close]))
+        on_disk = [SourceFile(path, file.key, "npy", extra={"converted": [name] if header.converted else []})]
+        return check_source(path, Source("npy", [tensor], origin=origin, closers=[file.close], on_disk=on_disk))
     except BaseException:
         file.close()
         raise
@@ -68,24 +76,32 @@ def open_npz(path: str) -> Source:
     file = MappedFile(path)
     try:
         tensors, files = [], {}
+        extra: dict[str, list[str]] = {"names": [], "converted": [], "others": []}
         for member in zipped.read_members(file):
             head = zipped.read_start(file, member, _MAX_HEADER + 12)
             if head.startswith(MAGIC):
-                tensors.append(_member(file, member, head))
+                tensors.append(_member(file, member, head, extra))
             elif member.nbytes <= MAX_SIDE_FILE and not member.name.endswith(".npy"):
                 files[member.name] = bytes(zipped.read_member(file, member))
+                extra["others"].append(member.name)
             else:
                 raise bad(path, f"its member {quoted(member.name)} is no array")
         tensors.sort(key=lambda tensor: tensor.name)
         origin: dict[str, Any] = {"path": os.path.abspath(path), "nbytes": file.nbytes}
-        return check_source(path, Source("npz", tensors, files=files, origin=origin, closers=[file.close]))
+        on_disk = [SourceFile(path, file.key, "npz", extra=extra)]
+        source = Source("npz", tensors, files=files, origin=origin, closers=[file.close], on_disk=on_disk)
+        return check_source(path, source)
     except BaseException:
         file.close()
         raise
 
 
-def _member(file: MappedFile, member: zipped.Member, head: bytes) -> SourceTensor:
+def _member(file: MappedFile, member: zipped.Member, head: bytes, extra: dict[str, list[str]]) -> SourceTensor:
+    """The array of a member. extra: told its name, and whether it is stored in another order of bytes or axes."""
     header = _parse(file.path, member.name, head)
+    extra["names"].append(member.name.removesuffix(".npy"))
+    if header.converted:
+        extra["converted"].append(member.name.removesuffix(".npy"))
     _check_size(file.path, member.name, header, member.nbytes)
     checked = False
 
@@ -133,7 +149,7 @@ def _check_size(path: str, name: str, header: _Header, nbytes: int) -> None:
 def _tensor(name: str, header: _Header, data: Callable[[], memoryview]) -> SourceTensor:
     dtype, shape = header.dtype, header.shape
     little = dtype.newbyteorder("<")
-    if not header.nbytes or (dtype == little and not (header.fortran and len(shape) > 1)):
+    if not header.nbytes or not header.converted:
         return SourceTensor(name, dtype.name, shape, data)
 
     def convert() -> memoryview:

@@ -82,7 +82,8 @@ class _Importer:
             SourceTensor(name, DTYPES[w.proto.data_type], tuple(w.proto.dims), w.read)
             for name, w in ((name, weights[name]) for name in order)
         ]
-        return Source("onnx", tensors, self._graph(weights), {}, self._origin(), [self._reader.close])
+        files = self._reader.files()
+        return Source("onnx", tensors, self._graph(weights), {}, self._origin(), [self._reader.close], files)
 
     def _initializers(self) -> dict[str, _Weight]:
         """The initializers that leave the graph, by name."""

@@ -12,6 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from trims.disk.importers.base import MappedFile, bad, inside, quoted
 from trims.disk.importers.protobuf import Range
+from trims.disk.known import PART, SourceFile
 from trims.manifest import ITEM_SIZES, STORAGE
 
 DTYPES = {
@@ -72,6 +73,12 @@ class TensorReader:
     def locations(self) -> list[str]:
         """The names of the other files, and so far only of those that were read from."""
         return sorted(self._others)
+
+    def files(self) -> list[SourceFile]:
+        """The model file, after those that it refers to."""
+        parts = [SourceFile(file.path, file.key, PART) for file in self._others.values()]
+        companions = {name: file.path for name, file in self._others.items()}
+        return [*parts, SourceFile(self._file.path, self._file.key, "onnx", companions=companions)]
 
     def nbytes(self) -> int:
         """Bytes of all files together."""

@@ -17,6 +17,7 @@ from trims.disk.importers import pickled, zipped
 from trims.disk.importers.base import LIBRARY_ERRORS, MappedFile, Source, SourceTensor, bad, check_source
 from trims.disk.importers.pt_flatten import flatten
 from trims.disk.importers.pt_tensors import Rebuilder, Storage, Tensor
+from trims.disk.known import SourceFile
 from trims.errors import BadInput
 
 _MAX_PICKLE = 64 << 20  # over a hundred bytes for each of half a million tensors
@@ -33,7 +34,7 @@ def open_torch(path: str) -> Source:
     try:
         zipped_form = bytes(file.data[:2]) == b"PK"
         try:
-            value, notes = _load_zip(file) if zipped_form else _Legacy(file).load()
+            value, notes, sizes = _load_zip(file) if zipped_form else _Legacy(file).load()
             tensors, skipped = flatten(value)
         except pickled.Refused as error:
             raise bad(path, error.why, error.hint or _HINT) from None
@@ -45,7 +46,8 @@ def open_torch(path: str) -> Source:
         if skipped:
             origin["skipped"] = skipped
         made = [_source_tensor(path, name, tensor) for name, tensor in sorted(tensors.items())]
-        return check_source(path, Source("torch", made, origin=origin, closers=[file.close]))
+        on_disk = [SourceFile(path, file.key, "torch", extra={"storages": _covered(tensors, sizes), **notes})]
+        return check_source(path, Source("torch", made, origin=origin, closers=[file.close], on_disk=on_disk))
     except BaseException:
         file.close()
         raise
@@ -62,8 +64,17 @@ def _source_tensor(path: str, name: str, tensor: Tensor) -> SourceTensor:
     return SourceTensor(name, tensor.dtype, tensor.shape, read)
 
 
-def _load_zip(file: MappedFile) -> tuple[Any, dict[str, Any]]:
-    """The pickled value of an archive, with notes for the origin."""
+def _covered(tensors: dict[str, Tensor], sizes: dict[str, int]) -> dict[str, str]:
+    """Key of a storage to the name of a tensor that is all of it, byte for byte. sizes: of the storages, by key."""
+    found: dict[str, str] = {}
+    for name, tensor in sorted(tensors.items()):
+        if tensor.is_whole_storage() and tensor.storage.nbytes == sizes.get(tensor.storage.key):
+            found.setdefault(tensor.storage.key, name)
+    return found
+
+
+def _load_zip(file: MappedFile) -> tuple[Any, dict[str, Any], dict[str, int]]:
+    """The pickled value of an archive, with notes for the origin, and the bytes of every storage."""
     members = {member.name: member for member in zipped.read_members(file)}
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -73,6 +84,8 @@ def _load_zip(file: MappedFile) -> tuple[Any, dict[str, Any]]:
     big = order is not None and zipped.read_start(file, order, _MAX_TEXT).strip() == b"big"
     script = any(name.startswith(f"{prefix}code/") for name in members)
 
+    sizes: dict[str, int] = {}
+
     def fetch(key: str, nbytes: int) -> Callable[[], memoryview]:
         member = members.get(f"{prefix}data/{key}")
         if member is None or member.nbytes < nbytes:
@@ -80,6 +93,7 @@ def _load_zip(file: MappedFile) -> tuple[Any, dict[str, Any]]:
             raise bad(file.path, f"its storage {key[:100]!r} has {has}, {nbytes} are needed", "it may be cut")
         if member.method != zipped.STORED:
             raise bad(file.path, f"its storage {key[:100]!r} is compressed, which PyTorch never does")
+        sizes[key] = member.nbytes
         # Not held to its checksum: PyTorch can be told to write none.
         return lambda: zipped.read_member(file, member, check=False)[:nbytes]
 
@@ -88,7 +102,7 @@ def _load_zip(file: MappedFile) -> tuple[Any, dict[str, Any]]:
     if member.nbytes > _MAX_PICKLE:
         raise bad(file.path, f"its pickle has {member.nbytes} bytes, over {_MAX_PICKLE}")
     value = _run(pickled.Window(zipped.read_member(file, member, check=False)), rebuilder)
-    return value, {"torchscript": True} if script else {}
+    return value, {"torchscript": True} if script else {}, sizes
 
 
 def _run(window: pickled.Window, rebuilder: Rebuilder) -> Any:
@@ -119,7 +133,7 @@ class _Legacy:
         self._places: dict[str, tuple[int, int]] = {}
         self._needs: dict[str, int] = {}
 
-    def load(self) -> tuple[Any, dict[str, Any]]:
+    def load(self) -> tuple[Any, dict[str, Any], dict[str, int]]:
         window = pickled.Window(self._file.data[:_MAX_PICKLE])
         plain = Rebuilder(_storages(self._file.path, self._fetch))
         _run(window, plain)
@@ -133,7 +147,7 @@ class _Legacy:
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise bad(self._file.path, "its list of storages is malformed")
         self._locate(rebuilder, keys, window.tell(), "big" if big else "little")
-        return value, {"legacy": True}
+        return value, {"legacy": True}, {}
 
     def _fetch(self, key: str, nbytes: int) -> Callable[[], memoryview]:
         """Where a storage lies is known only after the pickles; until then it is only promised."""

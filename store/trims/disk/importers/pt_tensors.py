@@ -135,6 +135,13 @@ class Tensor:
         whole = np.ascontiguousarray(array, storage.newbyteorder("<"))
         return whole.reshape(-1).view(np.uint8).data
 
+    def is_whole_storage(self) -> bool:
+        """Whether its bytes are those of the storage, all of them as they lie."""
+        width = ITEM_SIZES[self.dtype]
+        nbytes = prod(self.shape) * width
+        plain = self._contiguous() and not (self.big_endian and width > 1)
+        return plain and self.offset == 0 and 0 < nbytes == self.storage.nbytes
+
     def _contiguous(self) -> bool:
         expected = 1
         for n, step in zip(reversed(self.shape), reversed(self.strides), strict=True):

@@ -24,6 +24,7 @@ from trims.disk.importers.base import (
     quoted,
     read_small,
 )
+from trims.disk.known import SourceFile
 from trims.errors import BadInput
 from trims.manifest import ITEM_SIZES
 
@@ -55,7 +56,8 @@ def open_safetensors(path: str) -> Source:
     try:
         tensors, metadata = read_tensors(file)
         origin: dict[str, Any] = {"path": os.path.abspath(path), "nbytes": file.nbytes}
-        source = Source("safetensors", tensors, origin=origin, closers=[file.close])
+        on_disk = [SourceFile(path, file.key, "safetensors", extra=_extra(file))]
+        source = Source("safetensors", tensors, origin=origin, closers=[file.close], on_disk=on_disk)
         _keep_metadata(source, metadata)
         return check_source(path, source)
     except BaseException:
@@ -68,6 +70,7 @@ def open_index(path: str) -> Source:
     weight_map, metadata = _read_index(path)
     shards: dict[str, MappedFile] = {}
     tensors: list[SourceTensor] = []
+    on_disk: list[SourceFile] = []
     try:
         for name in sorted(set(weight_map.values())):
             shard = MappedFile(inside(path, name, path))
@@ -75,6 +78,8 @@ def open_index(path: str) -> Source:
             found, own = read_tensors(shard)
             tensors += found
             metadata = metadata or own
+            names = {tensor.name: tensor.name for tensor in found}
+            on_disk.append(SourceFile(shard.path, shard.key, "safetensors", names, extra=_extra(shard)))
             missing = {n for n, where in weight_map.items() if where == name} - {t.name for t in found}
             if missing:
                 raise bad(path, f"{name} lacks the tensor {min(missing)!r}", "the model is not whole")
@@ -84,7 +89,8 @@ def open_index(path: str) -> Source:
             "shards": sorted(shards),
         }
         tensors.sort(key=lambda tensor: tensor.name)
-        source = Source("safetensors", tensors, origin=origin, closers=[s.close for s in shards.values()])
+        closers = [shard.close for shard in shards.values()]
+        source = Source("safetensors", tensors, origin=origin, closers=closers, on_disk=on_disk)
         _keep_metadata(source, metadata)
         return check_source(path, source)
     except BaseException:
@@ -113,6 +119,13 @@ def read_tensors(file: MappedFile) -> tuple[list[SourceTensor], dict[str, str]]:
     if data_start + at != file.nbytes:
         raise bad(file.path, f"its tensors end at {data_start + at}, the file at {file.nbytes}", "it may be cut")
     return sorted(tensors, key=lambda tensor: tensor.name), metadata
+
+
+def _extra(file: MappedFile) -> dict[str, Any]:
+    """What the library tells of a file that is whole, beside its tensors: its metadata, the order of its names."""
+    header, _ = _header(file)
+    metadata = header.pop("__metadata__", None)
+    return {"metadata": metadata, "names": sorted(header, key=lambda name: (header[name]["data_offsets"], name))}
 
 
 def _header(file: MappedFile) -> tuple[dict[str, Any], int]:
