@@ -92,7 +92,8 @@ def ps_(
     sort: Sort = None,
     limit: Limit = None,
     group_by: Annotated[
-        str | None, typer.Option("--group-by", metavar="model|user|job", help="One row for all that share this.")
+        str | None,
+        typer.Option("--group-by", metavar="model|user|job|container", help="One row for all that share this."),
     ] = None,
 ) -> int:
     """Show what is resident and who uses it."""

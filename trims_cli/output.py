@@ -124,6 +124,14 @@ def telling_forms_apart(columns: tuple[Column, ...], items: Sequence[Item], name
     return tuple(Column(c.name, c.field, c.kind) if c.name == "VARIANT" else c for c in columns)
 
 
+def shown_when_any(columns: tuple[Column, ...], items: Sequence[Item], name: str) -> tuple[Column, ...]:
+    """The columns, with `name` shown unasked where any row has a value in it."""
+    return tuple(
+        Column(c.name, c.field, c.kind) if c.name == name and any(item[c.field] for item in items) else c
+        for c in columns
+    )
+
+
 def choose(columns: tuple[Column, ...], wanted: str | None) -> list[Column]:
     """The columns of `--columns`: names with commas; `+` in front adds them to the usual ones."""
     usual = [c for c in columns if c.usual]

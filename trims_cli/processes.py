@@ -1,7 +1,7 @@
 """`trims ps`: what is resident and who uses it, one row a lease, from the manager's index.
 
 A residency that nobody uses has one row, without a process. The kernel told the manager who each client is, so the
-process numbers are those of the manager's namespace.
+process numbers are those of the manager's namespace; 0 is a process outside it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ COLUMNS = (
     Column("PID", "pid", "int"),
     Column("USER", "user"),
     Column("JOB", "job"),
+    Column("CONTAINER", "container", usual=False),
     Column("AGE", "age", "span"),
     Column("TTL", "ttl", "span"),
     Column("ID", "id", "id", usual=False),
@@ -51,7 +52,7 @@ def _no_index(sockets: list[str]) -> TrimsError:
     return ManagerNotRunning("no manager is running", f"looked at {', '.join(sockets)}", "start one with `trims start`")
 
 
-GROUPS = ("model", "user", "job")
+GROUPS = ("model", "user", "job", "container")
 GROUPED = (
     Column("GROUP", "group"),
     Column("MODELS", "models", "int"),
@@ -92,14 +93,18 @@ def ps(
 
         items = query.apply(items, columns, filter, sort, limit)
     if group_by is None:
-        output.emit(settings, "ps", items, output.telling_forms_apart(COLUMNS, items, "model"), "pid")
+        shown = output.telling_forms_apart(COLUMNS, items, "model")
+        output.emit(settings, "ps", items, output.shown_when_any(shown, items, "CONTAINER"), "pid")
     else:
         output.emit(settings, "ps-groups", items, GROUPED, "group")
     return 0
 
 
 def grouped(items: list[Item], key: str) -> list[Item]:
-    """One row a model, user or job. nbytes: of its residencies, each once; what nobody uses has no user and no job."""
+    """One row a model, user, job or container. nbytes: of its residencies, each once.
+
+    What nobody uses has no user, no job and no container.
+    """
     groups: dict[str | None, list[Item]] = {}
     for item in items:
         groups.setdefault(item[key], []).append(item)
@@ -143,6 +148,7 @@ def _item(residency: Residency, lease: Lease | None, now: float, names: dict[int
         "uid": lease.uid if lease else None,
         "user": user_name(lease.uid, names) if lease else None,
         "job": (lease.job or None) if lease else None,
+        "container": (lease.container or None) if lease else None,
         "since": rfc3339(since),
         "age": max(0.0, now - since),
         "ttl": ttl(residency, now),

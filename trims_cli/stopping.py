@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from trims.errors import ManagerNotRunning, ManagerUnreachable
-from trims_cli import status
+from trims_cli import glance, status
 from trims_cli.output import Item
 from trims_cli.settings import Settings
 
@@ -17,6 +17,7 @@ def stop(settings: Settings, now: bool) -> Item:
     from trims.client.control import Control
 
     found = status.gather(settings, ask=False)
+    snapshot = glance.look(settings)
     leases = found["leases"] or 0
     try:
         with Control(settings.config.sockets) as control:
@@ -24,7 +25,7 @@ def stop(settings: Settings, now: bool) -> Item:
             control.request("stop", wait=settings.seconds(DRAIN), drain=not now, timeout=settings.seconds(DRAIN))
             if not control.wait_closed(30.0):
                 raise ManagerUnreachable("the manager does not end", "it said that it would", "see `trims logs`")
-        await_end(pid)
+        await_end(pid, snapshot.started if snapshot is not None and snapshot.pid == pid else 0)
         return {"pid": pid, "outcome": "stopped", "leases": leases if now else 0}
     except ManagerNotRunning:
         return {"pid": None, "outcome": "not-running", "leases": 0}
@@ -35,11 +36,19 @@ def stop(settings: Settings, now: bool) -> Item:
         return {"pid": pid, "outcome": "killed", "leases": leases}
 
 
-def await_end(pid: int) -> None:
-    """Come back when the process has ended: its lock and memory are then free."""
+def await_end(pid: int, started: int = 0) -> None:
+    """Come back when the process has ended: its lock and memory are then free.
+
+    started: when it did, in ticks since boot; a process of another time has the number in our namespace only, and the
+    one that was meant, in a container, is not to be waited for.
+    """
     import select
 
+    from trims.linux import process
+
     try:
+        if started and process.start_time(pid) not in (0, started):
+            return
         fd = os.pidfd_open(pid)
     except (ProcessLookupError, PermissionError):
         return
@@ -54,7 +63,6 @@ def kill(settings: Settings) -> int | None:
     import signal
 
     from trims.linux import process
-    from trims_cli import glance
 
     snapshot = glance.look(settings)
     if snapshot is None:

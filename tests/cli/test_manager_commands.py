@@ -89,8 +89,8 @@ def test_warm_and_ls_and_ps(running: Store) -> None:
     (row,) = cli.items("ps")
     assert normal(row) == {
         "model": "alpha:latest", "id": "<id>", "variant": "raw", "place": "host", "nbytes": 4096, "state": "resident",
-        "done": 4096, "pid": None, "uid": None, "user": None, "job": None, "since": "<since>", "age": "<age>",
-        "ttl": None, "pins": 0, "hits": 0, "used": "<used>", "load_seconds": "<load_seconds>",
+        "done": 4096, "pid": None, "uid": None, "user": None, "job": None, "container": None, "since": "<since>",
+        "age": "<age>", "ttl": None, "pins": 0, "hits": 0, "used": "<used>", "load_seconds": "<load_seconds>",
     }  # fmt: skip
     assert len(cli.items("warm", "*a")) == 3 and len(cli.items("ps")) == 3
     assert cli.items("show", "alpha")[0]["resident"][0]["place"] == "host"

@@ -44,6 +44,13 @@ def can_mount_tmpfs() -> bool:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+def cannot_contain() -> str:
+    """Why no container can be made of namespaces here; "" when one can."""
+    from helpers import containers
+
+    return containers.cannot()
+
+
 @functools.cache
 def has_gpu() -> bool:
     try:
@@ -68,6 +75,7 @@ def report() -> str:
         "safetensors": has_module("safetensors"),
         "root": is_root(),
         "tmpfs mounts": can_mount_tmpfs(),
+        "containers": not cannot_contain(),
         "GPU": has_gpu(),
         "packaged models": REAL_MODELS is not None,
     }

@@ -57,9 +57,13 @@ def is_whole(r: Residency) -> bool:
 
 
 def put_lease(index: IndexWriter, lease: int, key: int) -> None:
-    index.put_lease(lease, key, pid=lease * 2, uid=lease * 3, started=lease * 5, since=lease / 4, job=f"j{lease}")
+    index.put_lease(
+        lease, key, pid=lease * 2, uid=lease * 3, started=lease * 5, since=lease / 4, job=f"j{lease}",
+        container=f"c{lease}",
+    )  # fmt: skip
 
 
 def is_whole_lease(lease: Lease) -> bool:
     n = lease.lease
-    return (lease.pid, lease.uid, lease.started, lease.since, lease.job) == (n * 2, n * 3, n * 5, n / 4, f"j{n}")
+    seen = (lease.pid, lease.uid, lease.started, lease.since, lease.job, lease.container)
+    return seen == (n * 2, n * 3, n * 5, n / 4, f"j{n}", f"c{n}")

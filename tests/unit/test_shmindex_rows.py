@@ -161,7 +161,7 @@ def test_a_file_that_is_cut_kills_neither_side(index, path, left):
     assert index.dropped == 0  # and the fixture closes it, cut
 
 
-@pytest.mark.parametrize("data", [b"", b"x" * 100, b"x" * 8192, lay.MAGIC + b"\2\0\0\0" + b"\0" * 8192])
+@pytest.mark.parametrize("data", [b"", b"x" * 100, b"x" * 8192, lay.MAGIC + b"\1\0\0\0" + b"\0" * 8192])
 def test_what_is_no_index_is_none(path, data):
     with open(path, "wb") as file:
         file.write(data)
@@ -190,7 +190,7 @@ def test_a_damaged_row_is_left_out(index, path):
 
 
 def test_golden_bytes(index, path):
-    """A header, a place, rows and leases as the first version wrote them, read by this one."""
+    """A header, a place, rows and leases as the second version wrote them, read by this one."""
     fill(index)
     layout = lay.Layout(lay.PLACES, 8, 16)
     with open(path, "rb") as file, open(GOLDEN, "rb") as golden:

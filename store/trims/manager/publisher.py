@@ -42,7 +42,10 @@ class Publisher:
         """A lease was granted. Its residency's row is written first: the lease's row points at it."""
         if self._dirty.pop(key, 0) is None:
             self._put(key, time.time() - time.monotonic())
-        self._index.put_lease(lease, key, pid=who.pid, uid=who.uid, started=who.started, since=time.time(), job=who.job)
+        self._index.put_lease(
+            lease, key, pid=who.pid, uid=who.uid, started=who.started, since=time.time(), job=who.job,
+            container=who.container,
+        )  # fmt: skip
 
     def released(self, lease: int) -> None:
         """A lease has ended."""

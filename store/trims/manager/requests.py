@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from trims.errors import NoSuchModel, NotPermitted, ProtocolError, UsageError
-from trims.linux import process
+from trims.linux import cgroup, process
 from trims.manager import telling
 from trims.manager.connection import Connection
 from trims.manager.executor import Executor
@@ -109,7 +109,7 @@ class Requests:
                 f"the client speaks version {m.version} of the protocol", f"this manager speaks {wm.VERSION}"
             )
         pid, uid, gid = process.peer(connection.sock)
-        connection.who = ev.Who(pid, process.start_time(pid), uid, gid, m.job[:64])
+        connection.who = ev.Who(pid, process.start_time(pid), uid, gid, m.job[:64], cgroup.container(pid))
         self._executor.feed(ev.Opened(connection.number, connection.who))
         self._server.send(connection, self._host.welcome)
 

@@ -25,13 +25,17 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """A client, as the kernel knows it: pid with start time (ticks since boot), uid, gid; `job` is its own claim."""
+    """A client, as the kernel knows it: pid with start time (ticks since boot), uid, gid; `job` is its own claim.
+
+    pid 0: a process outside the manager's namespace of processes. container: see `trims.linux.cgroup`.
+    """
 
     pid: int
     started: int
     uid: int
     gid: int = 0
     job: str = ""
+    container: str = ""
 
 
 @dataclass(frozen=True, slots=True)

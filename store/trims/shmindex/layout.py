@@ -17,7 +17,7 @@ from __future__ import annotations
 from struct import Struct
 
 MAGIC = b"TRMSIDX\n"
-VERSION = 1
+VERSION = 2
 
 HEADER = Struct("<8sIIIIIIQd32s32s128s1024sI")
 """magic, version, places, residencies, leases (slots of each), pid, uid, started (ticks since boot), since (epoch),
@@ -36,8 +36,8 @@ HOT = Struct("<BB2xIII32sQQQdddd")
 """state, place (slot), serial, leases, pins, digest, nbytes, done, hits, load seconds, since, last use, expires."""
 NAMES = Struct("<216s104s")
 """ref, variant."""
-LEASE = Struct("<QIIIIQd44s")
-"""lease (0: no lease), residency slot, its serial, pid, uid, started, since, job."""
+LEASE = Struct("<QIIIIQd44s64s")
+"""lease (0: no lease), residency slot, its serial, pid, uid, started, since, job, container."""
 CRC = Struct("<I")
 
 STATES = ("free", "loading", "resident", "doomed")

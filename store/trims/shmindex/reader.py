@@ -53,15 +53,17 @@ class Residency:
 
 
 class Lease:
-    """One client's hold: `residency_slot` is the `slot` of its residency."""
+    """One client's hold: `residency_slot` is the `slot` of its residency. pid 0: a process the manager cannot see."""
 
-    __slots__ = ("job", "lease", "pid", "residency_slot", "serial", "since", "started", "uid")
+    __slots__ = ("container", "job", "lease", "pid", "residency_slot", "serial", "since", "started", "uid")
 
     def __init__(
-        self, lease: int, slot: int, serial: int, pid: int, uid: int, started: int, since: float, job: bytes
-    ) -> None:
+        self, lease: int, slot: int, serial: int, pid: int, uid: int, started: int, since: float, job: bytes,
+        container: bytes,
+    ) -> None:  # fmt: skip
         self.lease, self.residency_slot, self.serial = lease, slot, serial
-        self.pid, self.uid, self.started, self.since, self.job = pid, uid, started, since, lay.text(job)
+        self.pid, self.uid, self.started, self.since = pid, uid, started, since
+        self.job, self.container = lay.text(job), lay.text(container)
 
 
 class Snapshot:

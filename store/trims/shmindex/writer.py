@@ -165,7 +165,18 @@ class IndexWriter:
             at = self._layout.hot_at + slot * lay.HOT_STRIDE
             self._put(self._layout.residency_seq + slot, at, _ZEROS[: lay.HOT.size], 0)
 
-    def put_lease(self, lease: int, key: Hashable, *, pid: int, uid: int, started: int, since: float, job: str) -> None:
+    def put_lease(
+        self,
+        lease: int,
+        key: Hashable,
+        *,
+        pid: int,
+        uid: int,
+        started: int,
+        since: float,
+        job: str,
+        container: str = "",
+    ) -> None:
         """A client holds the residency of `key`, which has its row already."""
         residency = self._residencies.of.get(key)
         slot = None if residency is None else self._leases.take(lease)
@@ -173,7 +184,9 @@ class IndexWriter:
             self.dropped += 1
             return
         serial = self._names[residency][0]
-        body = lay.LEASE.pack(lease, residency, serial, pid, uid, started, since, lay.field(job, 44))
+        body = lay.LEASE.pack(
+            lease, residency, serial, pid, uid, started, since, lay.field(job, 44), lay.field(container, 64)
+        )
         at = self._layout.lease_at + slot * lay.LEASE_STRIDE
         self._put(self._layout.lease_seq + slot, at, body, zlib.crc32(body))
 

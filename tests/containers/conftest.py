@@ -1,0 +1,3 @@
+"""Models for the tests in containers: those of the managers' tests."""
+
+from manager.conftest import put as put
