@@ -10,37 +10,26 @@ the original. So a session is made, in this order of preference, from
 3. the whole model from private memory, when this ONNX Runtime cannot use a caller's memory.
 
 Everything but the first says so in a warning, unless the caller's options asked for it.
-
-ONNX Runtime takes no reference to the memory that it is given. The region is kept by a finalizer of the C session,
-which runs after its destructor; I/O bindings hold the C session, so they are covered.
 """
 
 from __future__ import annotations
 
-import atexit  # noqa: F401 - or the first session would: its finalizer needs it
 import sys
 import warnings
-import weakref
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnxruntime as ort
 
 from trims.client.attachment import RAW
-from trims.errors import NoSuchModel, NoSuchVariant, UsageError
+from trims.errors import UsageError
 from trims.integrations import ort_options
-from trims.integrations.ort_builder import build_in_child
 from trims.integrations.ort_key import variant_key
+from trims.integrations.ort_start import Start
 
 if TYPE_CHECKING:
     from trims.client.handle import Model
-    from trims.client.mapping import Region
 
 __all__ = ["NotSharedWarning", "session", "variant_key"]
-
-_CPU = {"CPUExecutionProvider", "AzureExecutionProvider"}  # the second runs remote operators only
-_GRAPH_ARGUMENTS = {"disabled_optimizers"}
-_NOT_DERIVED: tuple[type[Exception], ...] = (NoSuchVariant, *ort_options.ERRORS)
 
 
 class NotSharedWarning(UserWarning):
@@ -66,116 +55,54 @@ def session(
     """
     if share not in ("exact", "max"):
         raise UsageError(f"bad share {share!r}", "", "use exact or max")
-    start = _Start(model, share == "exact", ort_options.Wanted(sess_options), providers, options)
-    if not ort_options.can_share():
-        return start.native(f"onnxruntime {ort.__version__} copies what it is given; 1.31 is the first that does not")
-    why = ""
-    if not start.on_cpu:
-        why = f"weights are shared on the CPU only, not with {providers}"
-    elif start.is_default:
-        try:
-            return start.variant()
-        except _NOT_DERIVED as error:
-            why = f"the derived form cannot be used: {error}"
-    try:
-        made = start.raw()
-    except ort_options.ERRORS as error:
-        return start.native(f"the shared weights were refused: {error}")
-    if why:
-        start.warn(f"its session optimises the shared weights into private memory: {why}")
-    return made
+    prepack, wanted = share == "exact", ort_options.Wanted(sess_options)
 
-
-class _Start:
-    """One session to make: the ways to make it, all with the caller's options."""
-
-    def __init__(
-        self,
-        model: Model,
-        prepack: bool,
-        wanted: ort_options.Wanted,
-        providers: list[Any] | None,
-        more: dict[str, Any],
-    ) -> None:
-        self._model, self._prepack, self._wanted, self._providers, self._more = model, prepack, wanted, providers, more
-        names = {p[0] if isinstance(p, tuple) else p for p in providers or ()}
-        self.on_cpu = names <= _CPU and (bool(names) or set(ort.get_available_providers()) <= _CPU)
-        self.is_default = wanted.is_default and not any(more.get(name) for name in _GRAPH_ARGUMENTS)
-
-    def variant(self) -> ort.InferenceSession:
-        """From the derived form, built when the store has none. Raises NoSuchVariant, ONNX Runtime's errors."""
-        key = variant_key()
-        try:
-            region = self._model.region(key)
-        except (NoSuchVariant, NoSuchModel):
-            self._check_graph()
-            build_in_child(self._model.backend.store, self._model.digest)
-            region = self._model.region(key)
-        return self._over(region, optimised=True)
-
-    def raw(self) -> ort.InferenceSession:
-        """From the original graph over the shared original weights."""
-        self._check_graph()
-        return self._over(self._model.region(RAW), optimised=False)
-
-    def native(self, why: str) -> ort.InferenceSession:
-        """From one piece in private memory, as if there were no trims."""
-        from trims.integrations.ort_graph import complete
-
-        self._check_graph()
-        self.warn(f"its session has weights of its own: {why}")
-        region = self._model.region(RAW)
-        whole = complete(_graph(region), lambda offset, nbytes: region.blob((offset, nbytes)))
-        options = self._wanted.given
-        if callable(options) or not self._prepack:
-            options = self._wanted.fresh()
-        if not self._prepack:
-            options.add_session_config_entry(ort_options.DISABLE_PREPACKING, "1")
-        return ort.InferenceSession(whole, options, self._providers, **self._more)
-
-    def warn(self, text: str) -> None:
-        warnings.warn(f"{self._model.ref}: {text}", NotSharedWarning, stacklevel=_stack_level())
-
-    def _over(self, region: Region, optimised: bool) -> ort.InferenceSession:
-        options = ort_options.over(region.base, self._wanted.fresh(), optimised, self._prepack)
+    def make(graph: bytes, given: ort.SessionOptions) -> ort.InferenceSession:
         # Without this a refusal is printed on standard output and the same thing is tried a second time.
-        more = {"enable_fallback": 0, **self._more}
-        made = ort.InferenceSession(_graph(region), options, self._providers, **more)
-        _keep(made, region.base)
-        return made
+        return ort.InferenceSession(graph, given, providers, **{"enable_fallback": 0, **options})
 
-    def _check_graph(self) -> None:
-        if self._model.region(RAW).contents.graph is None:
-            raise UsageError(
-                f"model {self._model.ref} has no graph",
-                "only models imported from ONNX can be run by ONNX Runtime",
-                "use its tensors, or import the .onnx file",
-            )
+    def native(why: str) -> ort.InferenceSession:
+        _warn(model, f"its session has weights of its own: {why}")
+        return _native(model, prepack, wanted, providers, options)
 
-
-def _graph(region: Region) -> bytes:
-    if region.contents.graph is None:
-        raise NoSuchVariant("the derived form has no graph", "it is no ONNX Runtime variant", "see `trims show`")
-    return region.blob(region.contents.graph)
-
-
-def _keep(made: ort.InferenceSession, base: np.ndarray[Any, Any]) -> None:
-    """Keep the region as long as the C session, and as long as the object that may make another from these options.
-
-    (`set_providers` replaces the C session by a new one over the same memory.)
-    """
-    finalizer = weakref.finalize(made._sess, _nothing, base)
-    finalizer.atexit = False
-    made._trims_region = base
+    if not ort_options.can_share():
+        return native(f"onnxruntime {ort.__version__} copies what it is given; 1.31 is the first that does not")
+    start = Start(model, wanted, providers, options.get("disabled_optimizers"), make, prepack)
+    try:
+        made = start.shared()
+    except ort_options.ERRORS as error:
+        return native(f"the shared weights were refused: {error}")
+    if made.why:
+        _warn(model, f"its session optimises the shared weights into private memory: {made.why}")
+    made.session._trims_region = made.base  # `set_providers` makes another C session over the same memory
+    return made.session
 
 
-def _nothing(base: np.ndarray[Any, Any]) -> None:
-    """What a finalizer calls that only has to hold its argument until then."""
+def _native(
+    model: Model, prepack: bool, wanted: ort_options.Wanted, providers: list[Any] | None, more: dict[str, Any]
+) -> ort.InferenceSession:
+    """A session from one piece in private memory, as if there were no trims."""
+    from trims.integrations.ort_graph import complete
+    from trims.integrations.ort_start import check_graph, graph_of
+
+    check_graph(model)
+    region = model.region(RAW)
+    whole = complete(graph_of(region), lambda offset, nbytes: region.blob((offset, nbytes)))
+    options = wanted.given
+    if callable(options) or not prepack:
+        options = wanted.fresh()
+    if not prepack:
+        options.add_session_config_entry(ort_options.DISABLE_PREPACKING, "1")
+    return ort.InferenceSession(whole, options, providers, **more)
+
+
+def _warn(model: Model, text: str) -> None:
+    warnings.warn(f"{model.ref}: {text}", NotSharedWarning, stacklevel=_stack_level())
 
 
 def _stack_level() -> int:
-    """The level, for `warnings.warn` two calls up, of the first caller outside of trims."""
-    frame, level = sys._getframe(2), 2
+    """The level, for `warnings.warn` one call up, of the first caller outside of trims."""
+    frame, level = sys._getframe(1), 1
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("trims."):
         frame, level = frame.f_back, level + 1
     return level

@@ -182,6 +182,7 @@ def _optimise(model: Region, graph_path: str, weights_path: str) -> ort.Inferenc
     import onnxruntime as ort
 
     from trims.integrations import ort_options
+    from trims.integrations.ort_start import graph_of
 
     options = ort_options.over(model.base, ort.SessionOptions(), optimised=False, prepack=True)
     options.log_severity_level = 4  # it warns that the result is for this machine only; the key says which
@@ -189,9 +190,7 @@ def _optimise(model: Region, graph_path: str, weights_path: str) -> ort.Inferenc
     name = "session.optimized_model_external_initializers_"
     options.add_session_config_entry(f"{name}file_name", os.path.basename(weights_path))
     options.add_session_config_entry(f"{name}min_size_in_bytes", str(MIN_EXTERNAL))
-    assert model.contents.graph is not None
-    graph = model.blob(model.contents.graph)
-    return ort.InferenceSession(graph, options, ["CPUExecutionProvider"], enable_fallback=0)
+    return ort.InferenceSession(graph_of(model), options, ["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _verify(default: ort.InferenceSession, skeleton: bytes, weights: np.ndarray[Any, Any]) -> str:
@@ -202,9 +201,10 @@ def _verify(default: ort.InferenceSession, skeleton: bytes, weights: np.ndarray[
     import onnxruntime as ort
 
     from trims.integrations import ort_inputs, ort_options
+    from trims.integrations.ort_start import Skeleton
 
     options = ort_options.over(weights, ort.SessionOptions(), optimised=True, prepack=True)
-    derived = ort.InferenceSession(skeleton, options, ["CPUExecutionProvider"], enable_fallback=0)
+    derived = ort.InferenceSession(Skeleton(skeleton), options, ["CPUExecutionProvider"], enable_fallback=0)
     try:
         inputs, expected = ort_inputs.first_run(default)
     except ort_inputs.FAILURES:
