@@ -1,0 +1,158 @@
+"""numpy.load of an .npz file: its arrays come out of the shared model, one private copy-on-write map for them all.
+
+The archive itself is opened by NumPy, as ever: names, order, members that are no arrays, closing and errors are its
+own. Only the bytes of an array are not read from it when it is looked up. An array is as NumPy's own: fresh for each
+look-up, writable, and nobody else's.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+
+from trims.redirect import deciding
+
+TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+    from typing import Any
+
+    import numpy as np
+
+    from trims.client import Model
+    from trims.redirect.deciding import Decision
+
+_SMALL = 64 << 10  # bytes up to which a copy costs less than the faults of a map's pages
+_ZIP = b"PK\3\4"
+
+
+def patch(numpy: Any) -> None:
+    """Put our `load` over NumPy's, wherever it goes by that name."""
+    original = numpy.load
+    load = _load(original)
+    modules: list[Any] = [numpy, getattr(numpy.lib, "npyio", None), getattr(numpy.lib, "_npyio_impl", None)]
+    for module in modules:
+        if getattr(module, "load", None) is original:
+            module.load = load
+
+
+def _load(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def load(file: Any, mmap_mode: Any = None, allow_pickle: Any = False, *args: Any, **options: Any) -> Any:
+        def native() -> Any:
+            return original(file, mmap_mode, allow_pickle, *args, **options)
+
+        if mmap_mode is not None or allow_pickle or not _is_archive(file):
+            return native()
+        return deciding.load(file, "numpy", lambda decision: _shared(decision, native()), native)
+
+    return load
+
+
+def _is_archive(file: Any) -> bool:
+    """Whether `file` is the path of a zip archive: the others are not worth a word."""
+    if not isinstance(file, (str, os.PathLike)):
+        return False
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError, TypeError):
+        return False
+    try:
+        return os.pread(fd, len(_ZIP), 0) == _ZIP
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _shared(decision: Decision, archive: Any) -> Any:
+    """NumPy's own object for the open archive, made to take its arrays from the model."""
+    try:
+        if decision.known.kind != "npz":
+            raise deciding.Unsuited(f"it was imported as {decision.known.kind}")
+        if not _is_still(archive, decision.source):
+            raise deciding.Unsuited("it was replaced while it was opened")
+        model = decision.model()
+        archive.__dict__["_trims"] = _Arrays(model, decision.known.tensors)
+        archive.__class__ = _class_of(type(archive))  # type: ignore[arg-type]
+    except BaseException:
+        archive.close()
+        raise
+    return archive
+
+
+def _is_still(archive: Any, path: Any) -> bool:
+    """Whether what NumPy has opened is what the path leads to, and led to when it was recognised."""
+    from trims.disk.sources import FileKey
+
+    return FileKey.of(os.fstat(archive.zip.fp.fileno())) == FileKey.of(os.stat(path))
+
+
+@functools.cache
+def _class_of(npz_file: Hashable) -> Any:
+    """NpzFile, with a look-up of ours before its own."""
+
+    base: Any = npz_file
+
+    class NpzFile(base):  # type: ignore[misc]
+        def __getitem__(self, key: Any) -> Any:
+            array = deciding.guard(lambda: self._trims.get(self, key))
+            return base.__getitem__(self, key) if array is None else array
+
+    NpzFile.__module__, NpzFile.__qualname__, NpzFile.__doc__ = base.__module__, "NpzFile", base.__doc__
+    return NpzFile
+
+
+class _Arrays:
+    """The arrays of one open archive."""
+
+    def __init__(self, model: Model, tensors: dict[str, str] | None) -> None:
+        self._model, self._tensors = model, tensors
+        self._region = model.region()
+        self._base: np.ndarray[Any, Any] | None = None
+        self._given: set[int] = set()  # offsets in `_base`: each is given to one array only
+        self._lock = threading.Lock()
+
+    def get(self, archive: Any, key: Any) -> np.ndarray[Any, Any] | None:
+        """A fresh, writable array; None for what is NumPy's to answer: no array, no such member, another order."""
+        member = archive._files[key] if isinstance(archive._files, dict) else key
+        if not isinstance(member, str) or archive.zip is None:
+            return None
+        member = member if member in archive.zip.NameToInfo else f"{member}.npy"
+        name = member.removesuffix(".npy")
+        name = name if self._tensors is None else self._tensors.get(name, "")
+        view = self._region.contents.views.get(name)
+        if view is None or not _is_plain(archive, member, view):
+            return None
+        shape, dtype, offset = view
+        import numpy as np
+
+        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, self._region.base, offset)
+        if array.nbytes <= _SMALL:
+            return array.copy()
+        return np.ndarray(shape, dtype, self._private(offset), offset)
+
+    def _private(self, offset: int) -> np.ndarray[Any, Any]:
+        """A private map in which nobody was given the array at `offset` yet."""
+        with self._lock:
+            if self._base is None:
+                self._base = self._region.private_base()
+            if offset not in self._given:
+                self._given.add(offset)
+                return self._base
+        return self._region.private_base()
+
+
+def _is_plain(archive: Any, member: str, view: tuple[Any, ...]) -> bool:
+    """Whether the archive says of the array what the model does, and in the order and byte order of memory."""
+    from numpy.lib import format
+
+    with archive.zip.open(member) as file:
+        version = format.read_magic(file)
+        read = {(1, 0): format.read_array_header_1_0, (2, 0): format.read_array_header_2_0}.get(version)
+        if read is None:
+            return False
+        shape, fortran, dtype = read(file)
+    is_flat = not fortran or len(shape) <= 1
+    return bool(is_flat and shape == view[0] and dtype == view[1] and dtype.isnative)
