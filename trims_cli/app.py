@@ -30,6 +30,7 @@ COMMANDS = {
     "warm": "resident", "pin": "resident", "unpin": "resident", "evict": "resident", "wait": "resident",
     "ps": "resident", "top": "top", "policy": "policy",
     "trace record": "trace", "trace show": "trace",
+    "exec": "exec",
     "simulate": "simulate", "bench workload": "bench", "bench paper": "bench", "bench calibrate": "bench",
     "bench validate": "bench",
     "config": "tools", "completion": "tools", "help": "tools",
@@ -39,6 +40,7 @@ _GROUPS = {
     "trace": "Record the requests that a manager serves, and look at what was recorded.",
 }
 ALIASES = {"list": "ls", "remove": "rm"}
+_TAKES_ALL = "exec"  # its words are another program's from the first that is no flag
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _ROOT_HELP = "Share one resident copy of model weights between any number of isolated processes."
 _EPILOG = "Every command also takes the shared flags of `trims --help`, such as --json and --store."
@@ -90,7 +92,8 @@ def build(verbs: Sequence[str] = tuple(COMMANDS)) -> Any:
         module = import_module(f"trims_cli.cmd_{COMMANDS[verb]}")
         function = getattr(module, f"{verb.replace(' ', '_')}_")
         where = groups[group] if group else app
-        where.command(word, epilog=_EPILOG, context_settings=_CONTEXT)(_parsed(function, hidden=True))
+        context = {**_CONTEXT, "allow_interspersed_args": False} if verb == _TAKES_ALL else _CONTEXT
+        where.command(word, epilog=_EPILOG, context_settings=context)(_parsed(function, hidden=True))
     tree: Any = typer.main.get_command(app)
     tree.commands = {word: tree.commands[word] for word in top_words() if word in tree.commands}  # typer's: groups last
     return tree
@@ -149,6 +152,8 @@ def run(words: list[str]) -> int:
 
     early = {"machine": "--json" in words, "debug": "--debug" in words, "exit_zero": "--exit-zero" in words}
     code = boundary.run(parse, **early)
+    if code == UsageError.exit_code and not calls and split_verb(words)[0] == _TAKES_ALL:
+        code = 125  # its words are env(1)'s kind, whose own failures must not look like the program's
     for call in calls:
         s = call.settings
         code = boundary.run(call.action, machine=s.machine, debug=s.debug, exit_zero=s.exit_zero)

@@ -43,12 +43,21 @@ FORMS: dict[str, tuple[str, str, str, dict[str, tuple[str, str]]]] = {
          "--until-free": ("until_free", "text"), "--force": ("force", "flag"), "--wait": ("wait", "flag"),
          "-n": ("dry_run", "flag"), "--dry-run": ("dry_run", "flag")},
     ),
+    "exec": (
+        "executing", "execute", "command",
+        {"--require": ("require", "texts"), "--warm": ("warm", "texts"), "--to": ("to", "text"),
+         "--fallback": ("fallback", "text"), "--report": ("report", "text"),
+         "--import-missing": ("import_missing", "flag"), "--native": ("native", "flag"),
+         "--print-env": ("print_env", "text")},
+    ),
     "wait": (
         "resident", "wait", "models",
         {"--for": ("condition", "text"), "--on": ("place", "text"), "--any": ("any", "flag")},
     ),
 }  # fmt: skip
 NEED_WORDS = ("warm", "pin")
+TAKES_ALL = "exec"
+"""The verb whose words are another program's from the first that is no flag."""
 
 
 def parse(verb: str, words: list[str]) -> tuple[Settings, Callable[[], int]] | None:
@@ -62,6 +71,9 @@ def parse(verb: str, words: list[str]) -> tuple[Settings, Callable[[], int]] | N
     positional: list[str] = []
     queue = iter(words)
     for word in queue:
+        if verb == TAKES_ALL and (word == "--" or not word.startswith("-")):
+            positional = [*([] if word == "--" else [word]), *queue]
+            break
         if not word.startswith("-") or word == "-":
             positional.append(word)
             continue

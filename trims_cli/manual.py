@@ -19,6 +19,11 @@ from trims_cli.settings import FLAGS
 
 TOPICS = {"exit-codes": "EXIT STATUS", "env": "ENVIRONMENT", "filters": "FILTERS"}
 _SIGNALS = [("128+N", "Ended by signal N: 130 is Ctrl-C, 141 a closed pipe, 143 a polite request to end.")]
+_EXEC = [
+    ("125", "Of `trims exec`: the program was not started, or what had to be redirected was not."),
+    ("126", "Of `trims exec`: the program is there and cannot be run."),
+    ("127", "Of `trims exec`: there is no such program."),
+]
 _STATUS = [("3", "Of `trims status`: stopped."), ("4", "Of `trims status`: unknown.")]
 
 
@@ -115,13 +120,14 @@ def exit_codes() -> Definitions:
             text = "Unexpected failure"
         rows.setdefault(cls.exit_code, []).append(f"`{cls.code}`: {text}.")
     table = [(str(number), join(texts)) for number, texts in sorted(rows.items())]
-    return [*table, *_SIGNALS, *_STATUS]
+    return [*table, *_EXEC, *_SIGNALS, *_STATUS]
 
 
 def environment() -> list[Definitions | str]:
     rows = [(o.env, f"`{o.key}`: {o.help}." + (f" The default is {o.default}." if o.default else "")) for o in OPTIONS]
     others = [
         ("TRIMS_CONFIG", "The user's configuration file."),
+        ("TRIMS_DISABLE", "`1`: programs that `trims exec` starts are left as they are."),
         ("COLUMNS", "The width of a terminal."),
         ("NO_COLOR", "When set, no colour is used."),
         ("PAGER", "What `trims help` shows pages with."),

@@ -57,6 +57,9 @@ def _progress(text: str) -> str:
     return text
 
 
+SYSTEM_SOCKET = f"/run/trims/{SOCKET}"
+"""Where a manager of system scope listens, unless it is told otherwise."""
+
 OPTIONS = (
     Option("store.path", "TRIMS_STORE", "", str, "directory of the store; default $XDG_DATA_HOME/trims"),
     Option("store.codec", "TRIMS_CODEC", "none", _one_of("none", "zstd"), "codec of new containers"),
@@ -75,6 +78,10 @@ OPTIONS = (
         units.parse_duration,
         "how long after its load a model is not evicted for another",
     ),
+    Option(
+        "manager.scope", "TRIMS_SCOPE", "user", _one_of("user", "system"), "whom the manager serves: its user, or every"
+    ),
+    Option("manager.operators", "TRIMS_OPERATORS", "", str, "group that may do everything in system scope"),
     Option("manager.socket", "TRIMS_SOCKET", "", str, "socket of the manager; its directory is the runtime directory"),
     Option(
         "manager.idle_exit",
@@ -84,6 +91,13 @@ OPTIONS = (
         "end after so long without leases or pins",
     ),
     Option("manager.log", "TRIMS_LOG", "info", _one_of("debug", "info", "warning"), "least level of the manager's log"),
+    Option(
+        "exec.fallback",
+        "TRIMS_FALLBACK",
+        "native",
+        _one_of("native", "fail"),
+        "what `trims exec` does with loads that cannot be redirected",
+    ),
     Option("ui.format", "TRIMS_FORMAT", "table", _one_of("table", "tsv", "json", "jsonl"), "form of listings"),
     Option("ui.color", "TRIMS_COLOR", "auto", _one_of("auto", "always", "never"), "colour on terminals"),
     Option("ui.progress", "TRIMS_PROGRESS", "auto", _progress, "progress: auto, off, or seconds between lines"),
@@ -91,7 +105,8 @@ OPTIONS = (
 )
 
 BY_KEY = {option.key: option for option in OPTIONS}
-# Names of the environment that are no configuration keys: where the file is, and switches read elsewhere.
+# Names of the environment that are no configuration keys: where the file is, and switches read elsewhere; beside them
+# TRIMS_EXEC and those that begin so, which `trims exec` gives its program.
 OTHER_ENV = frozenset({"TRIMS_CONFIG", "TRIMS_DISABLE", "TRIMS_SORT", "TRIMS_DEBUG"})
 
 
@@ -136,8 +151,9 @@ class Config:
     @property
     def own_socket(self) -> str:
         """Where `trims start` of this user listens."""
-        named = self._texts["manager.socket"]
-        return self.sockets[0] if named else own_socket(self.environ, os.getuid())
+        if self._texts["manager.socket"]:
+            return self.sockets[0]
+        return SYSTEM_SOCKET if self._texts["manager.scope"] == "system" else own_socket(self.environ, os.getuid())
 
 
 def default_store(environ: Mapping[str, str]) -> str:
@@ -162,7 +178,7 @@ def socket_candidates(environ: Mapping[str, str], uid: int) -> list[str]:
     """The user's own runtime directory, the system's, the user's under TMPDIR; each once."""
     places = [
         own_socket(environ, uid),
-        os.path.join("/run/trims", SOCKET),
+        SYSTEM_SOCKET,
         os.path.join(environ.get("TMPDIR") or "/tmp", f"trims-{uid}", SOCKET),
     ]
     return list(dict.fromkeys(places))
@@ -199,7 +215,7 @@ def load(environ: Mapping[str, str] | None = None, flags: Mapping[str, str | Non
     for name, value in environ.items():
         if name in by_env:
             put(by_env[name], value, f"environment {name}")
-        elif name.startswith("TRIMS_") and name not in OTHER_ENV:
+        elif name.startswith("TRIMS_") and name not in OTHER_ENV and not name.startswith("TRIMS_EXEC"):
             warnings.append(f"unknown environment variable {name}" + guess(name, by_env))
     for key, flag in (flags or {}).items():
         if flag is not None:

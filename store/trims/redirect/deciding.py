@@ -132,7 +132,7 @@ def opened(known: Known, framework: str = "") -> Model:
     """
     from trims.redirect import opening
 
-    return opening.opened(known.model)
+    return opening.opened(known)
 
 
 def redirected(known: Known, framework: str, nbytes: int, seconds: float, how: str, source: Any = None) -> None:

@@ -33,6 +33,8 @@ TIMEOUT = "TRIMS_EXEC_TIMEOUT"
 QUIET = "TRIMS_EXEC_QUIET"
 FALLBACK = "TRIMS_FALLBACK"
 DISABLE = "TRIMS_DISABLE"
+TICKS = "trims-exec-ticks"
+"""Name of the memory where redirected models are ticked off."""
 OWN = (EXEC, HOME, ABI, PYTHON, PLACE, REQUIRE, REPORT, IMPORT, MAIN, TIMEOUT, QUIET)
 """All that nobody but `trims exec` sets."""
 

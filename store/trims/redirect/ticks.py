@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 
-from trims.redirect.environment import wishes
+from trims.redirect.environment import TICKS, wishes
 
-NAME = "trims-exec-ticks"
 _ticked: set[str] = set()
 
 
@@ -50,7 +49,7 @@ def _opened(flags: int) -> int:
     asked = wishes()
     path = f"/proc/{asked.main}/fd/{asked.ticks}"
     try:
-        if asked.ticks < 0 or not os.readlink(path).startswith(f"/memfd:{NAME}"):
+        if asked.ticks < 0 or not os.readlink(path).startswith(f"/memfd:{TICKS}"):
             return -1
         return os.open(path, flags | os.O_CLOEXEC)
     except OSError:
