@@ -206,9 +206,9 @@ def _last_use(store: Store, digest: str, here: list[Residency]) -> str | None:
 
 def _sources(store: Store, digest: str) -> list[Item]:
     """The files that are told to be this model, wherever they lie."""
-    from trims.disk.sources import Sources
+    from trims.disk.source_care import of_model
 
-    known = Sources(store.paths).of_model(digest)
+    known = of_model(store.paths, digest)
     return [{"kind": one.kind, "nbytes": one.size, "digest": one.file} for one in known]
 
 

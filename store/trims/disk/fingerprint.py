@@ -41,10 +41,10 @@ def settled(key: FileKey) -> bool:
 
 
 def let_settle() -> None:
-    """Wait until the clock of file times has ticked: 10 ms at the most."""
-    now = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+    """Wait until the clock of file times, which is behind the true time, has gone past now: two ticks at the most."""
+    now = time.time_ns()
     for _ in range(100):
-        if time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) != now:
+        if time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) > now:
             return
         time.sleep(0.0005)
 

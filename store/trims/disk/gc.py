@@ -13,8 +13,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from trims.disk import source_care
 from trims.disk.catalog import Catalog
-from trims.disk.sources import Sources
 from trims.disk.store import Store
 from trims.errors import Damaged
 from trims.linux import atomic, flock, step
@@ -24,7 +24,7 @@ KeepVariant = Callable[[str, str], bool]
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """One thing to remove. kind: container, variant or temporary; files: in the order in which they go."""
+    """One thing to remove. kind: container, variant, temporary or source; files: in the order in which they go."""
 
     kind: str
     name: str
@@ -65,7 +65,9 @@ def plan(store: Store, keep_variant: KeepVariant | None = None) -> GcPlan:
     except Damaged as error:
         raise Damaged("nothing can be collected", error.what, "repair or remove that ref first") from None
     try:
-        return GcPlan((*_containers(store, named), *_variants(store, named, keep_variant), *_temporary(store)))
+        return GcPlan(
+            (*_containers(store, named), *_variants(store, named, keep_variant), *_temporary(store), *_sources(store))
+        )
     except OSError as error:
         raise atomic.translate(error, "looking for what can be collected") from None
 
@@ -85,7 +87,7 @@ def collect(
                 except OSError as error:
                     raise atomic.translate(error, f"removing {item.name}") from None
         _remove_empty(store)
-        Sources(store.paths).forget_unnamed()
+        source_care.forget(store.paths)
     return GcResult(tuple(removed), tuple(kept))
 
 
@@ -119,6 +121,14 @@ def _temporary(store: Store) -> list[Garbage]:
         if _is_free(path):
             found.append(Garbage("temporary", name, (path,), _size((path,))))
     return found
+
+
+def _sources(store: Store) -> list[Garbage]:
+    """Records of files whose models have left already, or that are damaged; the others go with their model."""
+    return [
+        Garbage("source", os.path.basename(path).removesuffix(".json"), (path,), _size((path,)))
+        for path in source_care.abandoned(store.paths)
+    ]
 
 
 def _pairs(directory: str) -> dict[str, tuple[str, ...]]:

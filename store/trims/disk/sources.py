@@ -10,13 +10,13 @@ is not known, never an error, and a store that cannot be written remembers nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from trims.disk import fingerprint
 from trims.disk.fingerprint import FileKey
-from trims.disk.known import FORMAT, MAX_RECORD, PART, Known, Newer, SourceFile, fields_of, parse, read
+from trims.disk.known import FORMAT, MAX_RECORD, PART, Known, SourceFile, fields_of, parse, read
 from trims.errors import TrimsError
 from trims.linux import atomic
 from trims.paths import StorePaths
@@ -25,7 +25,7 @@ __all__ = ["FileKey", "Known", "SourceFile", "Sources"]
 
 _MAX_MODELS = 16  # that one file is remembered to have become
 Writing = Callable[[str], AbstractContextManager[None]]
-_ODD = (OSError, ValueError, TypeError, LookupError, BufferError, RecursionError, TrimsError)
+ODD = (OSError, ValueError, TypeError, LookupError, BufferError, RecursionError, TrimsError)
 """What an odd path, or a file that is no record, can raise."""
 
 
@@ -43,7 +43,7 @@ class Sources:
                 return None
             digest, size = self._digest(path)
             return self._whole(self._known(size, digest), path)
-        except _ODD:
+        except ODD:
             return None
 
     def find_bytes(self, data: bytes | bytearray | memoryview) -> Known | None:
@@ -56,7 +56,7 @@ class Sources:
 
                 known = self._known(plain.nbytes, blake3(plain).hexdigest())
             return known if known is None or not known.companions else None
-        except _ODD:
+        except ODD:
             return None
 
     def record(self, files: Iterable[SourceFile], model: str, ref: str, writing: Writing) -> list[Known]:
@@ -68,7 +68,7 @@ class Sources:
         made: list[Known] = []
         digests: dict[str, str | None] = {}
         for file in files:
-            with suppress(*_ODD):
+            with suppress(*ODD):
                 known = self._made(file, model, ref, digests)
                 if known is not None:
                     with writing(known.file):
@@ -76,58 +76,20 @@ class Sources:
                     made.append(known)
         return made
 
-    def of_model(self, model: str) -> list[Known]:
-        """The files that a model is known to have been imported from, in order of size and digest."""
-        found = []
-        for path in self._records():
-            with suppress(*_ODD):
-                found += [known for known in parse(read(path)) if known.model == model]
-        return sorted(found, key=lambda known: (known.size, known.file))
-
-    def damaged(self) -> list[tuple[str, str]]:
-        """(name, why) of every record that is not as it was written."""
-        found = []
-        for path in self._records():
-            try:
-                parse(read(path))
-            except (FileNotFoundError, Newer):
-                continue
-            except _ODD as error:
-                found.append((path.removeprefix(f"{self._paths.root}/"), str(error)))
-        return found
-
-    def forget_unnamed(self) -> None:
-        """Forget the files whose models have left the store, and damaged records. Under the exclusive store lock."""
-        for path in self._records():
-            try:
-                known = parse(read(path))
-            except Newer:
-                continue
-            except _ODD:
-                known = []
-            kept = [one for one in known if self._is_stored(one.model)]
-            with suppress(*_ODD):
-                if not kept:
-                    atomic.with_suppressed_missing(path)
-                    atomic.with_suppressed_missing(f"{path.removesuffix('.json')}.native.json")
-                elif len(kept) < len(known):
-                    self._write(path, fields_of(kept))
-        self._forget_keys()
-
     def note_native(self, known: Known, framework: str, seconds: float) -> None:
         """Remember how long a framework's own load of this file took on this machine, last."""
         if not 0.0 <= seconds < 1e9:
             return
-        with suppress(*_ODD):
+        with suppress(*ODD):
             fields = {"format": FORMAT, "native": {**self.native(known), framework: round(float(seconds), 6)}}
-            self._write(self._paths.source_native(known.size, known.file), fields, durable=False)
+            self.write(self._paths.source_native(known.size, known.file), fields, durable=False)
 
     def native(self, known: Known) -> dict[str, float]:
         """Framework to the seconds that its own load of this file took, as far as that was noted."""
         try:
             native = read(self._paths.source_native(known.size, known.file))["native"]
             return {str(name): float(seconds) for name, seconds in native.items()}
-        except (*_ODD, AttributeError):
+        except (*ODD, AttributeError):
             return {}
 
     def _has_size(self, size: int) -> bool:
@@ -153,23 +115,23 @@ class Sources:
     def _remembered(self, key: FileKey) -> str | None:
         try:
             fields = read(self._paths.source_key(key.dev, key.ino))
-        except _ODD:
+        except ODD:
             return None
         digest = fields.get("file")
         return digest if fields.get("key") == list(key) and isinstance(digest, str) else None
 
     def _remember(self, key: FileKey, digest: str) -> None:
-        with suppress(*_ODD):
+        with suppress(*ODD):
             path = self._paths.source_key(key.dev, key.ino)
-            self._write(path, {"file": digest, "format": FORMAT, "key": list(key)}, durable=False)
+            self.write(path, {"file": digest, "format": FORMAT, "key": list(key)}, durable=False)
 
     def _known(self, size: int, digest: str) -> Known | None:
         """What a content is; a model that is in the store before one that has left it, a model before a part."""
-        known = [one for one in parse(read(self._paths.source(size, digest))) if self._is_stored(one.model)]
+        known = [one for one in parse(read(self._paths.source(size, digest))) if self.is_stored(one.model)]
         known = [one for one in known if (one.size, one.file) == (size, digest)]
         return min(known, key=lambda one: one.kind == PART, default=None)
 
-    def _is_stored(self, model: str) -> bool:
+    def is_stored(self, model: str) -> bool:
         return os.access(self._paths.sidecar(model), os.F_OK)
 
     def _whole(self, known: Known | None, path: str) -> Known | None:
@@ -199,11 +161,11 @@ class Sources:
         """Write a record, in front of what the same content is known to be else."""
         path = self._paths.source(known.size, known.file)
         before: list[Known] = []
-        with suppress(*_ODD):
+        with suppress(*ODD):
             before = [one for one in parse(read(path)) if (one.model, one.kind) != (known.model, known.kind)]
-        self._write(path, fields_of([known, *before[: _MAX_MODELS - 1]]))
+        self.write(path, fields_of([known, *before[: _MAX_MODELS - 1]]))
 
-    def _write(self, path: str, fields: dict[str, Any], durable: bool = True) -> None:
+    def write(self, path: str, fields: dict[str, Any], durable: bool = True) -> None:
         from trims.disk import sealed
 
         data = sealed.seal(fields)
@@ -211,46 +173,8 @@ class Sources:
             atomic.make_directory(os.path.dirname(path))
             atomic.replace(path, data, self._paths.tmp, durable=durable)
 
-    def _records(self) -> Iterator[str]:
-        """The path of every record of a content."""
-        for size in _listdir(self._paths.sources):
-            if size.isdecimal():
-                directory = f"{self._paths.sources}/{size}"
-                for name in _listdir(directory):
-                    if name.endswith(".json") and not name.endswith(".native.json"):
-                        yield f"{directory}/{name}"
-
-    def _forget_keys(self) -> None:
-        """Remove the keys of contents that are not known, and directories of sizes without any."""
-        keys = f"{self._paths.sources}/keys"
-        for shard in _listdir(keys):
-            for name in _listdir(f"{keys}/{shard}"):
-                path = f"{keys}/{shard}/{name}"
-                with suppress(OSError):
-                    if not self._is_useful(path):
-                        atomic.with_suppressed_missing(path)
-        for size in _listdir(self._paths.sources):
-            with suppress(OSError):
-                os.rmdir(f"{self._paths.sources}/{size}")  # those that are not empty stay
-
-    def _is_useful(self, path: str) -> bool:
-        try:
-            fields = read(path)
-            return os.access(self._paths.source(fields["key"][2], fields["file"]), os.F_OK)
-        except Newer:
-            return True
-        except _ODD:
-            return False
-
 
 def _beside(path: str, name: str) -> str:
     """Where a file finds the one it calls `name`: beside the path that was opened, or beside the file itself."""
     near = os.path.join(os.path.dirname(path), name)
     return near if os.path.exists(near) else os.path.join(os.path.dirname(os.path.realpath(path)), name)
-
-
-def _listdir(path: str) -> list[str]:
-    try:
-        return sorted(os.listdir(path))
-    except OSError:
-        return []

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from blake3 import blake3
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
+from trims.disk import source_care
 from trims.disk.catalog import Catalog, Entry, parse_entry
 from trims.disk.parts import CONTAINER, Part, parts
 from trims.disk.reader import SpanFile
 from trims.disk.sidecar import Sidecar, read_sidecar
-from trims.disk.sources import Sources
 from trims.disk.span import in_order
 from trims.disk.store import Store
 from trims.errors import Damaged, NoSuchModel, StoreTooNew, one_line
@@ -71,13 +71,11 @@ def verify_store(store: Store, quick: bool = False, progress: Progress | None = 
     entries, findings = read_catalog(store)
     for entry in {entry.digest: entry for entry in reversed(entries)}.values():
         findings += verify_model(store, entry, quick, progress)
-    for name, why in Sources(store.paths).damaged():
-        findings.append(Finding(name, SOURCE, why))
     return findings
 
 
 def read_catalog(store: Store) -> tuple[list[Entry], list[Finding]]:
-    """(every entry that can be read, what is wrong with the others)."""
+    """(every entry that can be read, what is wrong with the others, and with records of sources)."""
     entries: list[Entry] = []
     findings: list[Finding] = []
     for path in Catalog(store.paths).files():
@@ -89,6 +87,7 @@ def read_catalog(store: Store) -> tuple[list[Entry], list[Finding]]:
         except (Damaged, StoreTooNew) as error:
             ref = one_line(unescape(os.path.basename(path).removesuffix(".json")))
             findings.append(Finding(ref, CATALOG, str(error)))
+    findings += [Finding(name, SOURCE, why) for name, why in source_care.damaged(store.paths)]
     return sorted(entries, key=lambda entry: entry.ref), findings
 
 
