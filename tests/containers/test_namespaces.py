@@ -64,7 +64,7 @@ def test_a_client_that_shares_nothing_but_the_socket(manager: Any, put: Any) -> 
     with Container(CLIENT, manager.runtime.directory) as container:
         said = container.hear_json()
         assert (said["pid"], said["uid"], said["place"], said["product"]) == (1, 0, "host", expected)
-        assert said["how"] == "loaded" and "store" not in str(said["root"]) and "trims.sock" in str(said["run"])
+        assert said["how"] == "loaded" and "store" not in str(said["root"]) and "proc" not in str(said["root"])
         for name in containers.NAMESPACES:
             assert os.readlink(f"/proc/{container.pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"), name
         (row,) = cli.items("ps")
@@ -104,7 +104,7 @@ def test_a_manager_in_a_container_of_its_own(runtime: Any, put: Any) -> None:
     put("m")
     shared = {str(runtime.store): "/store"}
     settings = {"TRIMS_STORE": "/store", "TRIMS_HOST_BUDGET": "64MiB", "HOME": "/"}
-    with Container(MANAGER, runtime.directory, shared=shared, proc=True, **settings) as container:
+    with Container(MANAGER, runtime.directory, shared=shared, serves=True, **settings) as container:
         assert container.hear() == "1", container.errors()
         with trims.open("m", place="host") as model:
             (row,) = cli.items("ps")

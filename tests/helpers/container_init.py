@@ -3,7 +3,8 @@
 `container_init.py JSON`: new namespaces (user, pid, mount, net, ipc, uts) are made, a line is said, and one byte is
 waited for on standard input, in which time the caller maps users. Then the first process is started; its number as the
 outside sees it is said. It has a root of its own with nothing but `readonly` and `shared` directories
-(outside: inside), and becomes `command` with `environment` and nothing else.
+(outside: inside), read-only unless it `serves`: then there is /proc, too. It becomes `command` with `environment` and
+nothing else.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def _enter(root: str, plan: dict) -> None:
         else:
             _bind(path, root + path, True)
     for path, inside in plan["shared"].items():
-        _bind(path, root + inside, False)
-    if plan["proc"]:
+        _bind(path, root + inside, not plan["serves"])
+    if plan["serves"]:
         os.mkdir(f"{root}/proc")
         _mount("proc", f"{root}/proc", "proc", 0)
     os.chdir(root)

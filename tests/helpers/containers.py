@@ -26,17 +26,17 @@ class Container:
     """`python -c PROGRAM` as the first process of a container, with the directory `runtime` as /run/trims.
 
     pid: its number outside. uid: who the container's user 0 is outside. shared: more directories (outside: inside).
-    Lines go to it by `say` and come by `hear`. Leaving the `with` kills it.
+    serves: it may write to these, and has /proc. Lines go to it by `say`, come by `hear`. Leaving the `with` ends it.
     """
 
     def __init__(
         self, program: str, runtime: Path, uid: int | None = None, shared: dict[str, str] | None = None,
-        proc: bool = False, cgroup: Path | None = None, **environment: str,
+        serves: bool = False, cgroup: Path | None = None, **environment: str,
     ) -> None:  # fmt: skip
         self._root = tempfile.mkdtemp()
         plan = {
-            "root": self._root, "readonly": _python(), "shared": {str(runtime): INSIDE, **(shared or {})}, "proc": proc,
-            "command": [sys.executable, "-c", program],
+            "root": self._root, "readonly": _python(), "shared": {str(runtime): INSIDE, **(shared or {})},
+            "serves": serves, "command": [sys.executable, "-c", program],
             "environment": {"TRIMS_SOCKET": f"{INSIDE}/trims.sock", "PYTHONPATH": _SOURCES, **environment},
         }  # fmt: skip
         self._outer = subprocess.Popen(
