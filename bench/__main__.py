@@ -14,6 +14,7 @@ BENCHMARKS = {
     "attach": "open a resident model, beside loading the same bytes",
     "server": "attaches a second, beside an echo server",
     "ort": "ONNX Runtime sessions, beside native ones",
+    "start": "from opening a model to its first result, and the parts of that",
     "torch": "PyTorch modules, beside torch.load and safetensors",
     "memory": "memory of 8 processes with one model",
     "warm": "disk to host, beside raw reads",

@@ -21,22 +21,27 @@ save_file(state, sys.argv[1] + "/net.safetensors")
 """
 
 
+def prepare(world: World) -> dict[str, group.Spec]:
+    """Save the network in the ways people do, have it resident as `net`, and name the ways to load it."""
+    subprocess.run([sys.executable, "-c", SAVE, str(world.directory)], check=True, cwd=ROOT)
+    world.trims("import", str(world.directory / "net.safetensors"), "--name", "net")
+    world.trims("warm", "net")
+    return {
+        "trims": group.Spec("torch/trims", "net", imported=True),
+        "torch.load + load_state_dict": group.Spec("torch/load", str(world.directory / "net.pt")),
+        "torch.load(mmap=True) + assign": group.Spec("torch/mmap", str(world.directory / "net.pt")),
+        "safetensors + assign": group.Spec("torch/safetensors", str(world.directory / "net.safetensors")),
+    }
+
+
 def run(quick: bool) -> None:
     if importlib.util.find_spec("torch") is None:
         print("\nPyTorch is not installed (TRIMS_TEST_TORCH=1): left out")
         return
     with World() as world:
-        subprocess.run([sys.executable, "-c", SAVE, str(world.directory)], check=True, cwd=ROOT)
         world.trims("init")
-        world.trims("import", str(world.directory / "net.safetensors"), "--name", "net")
         world.start()
-        world.trims("warm", "net")
-        specs = {
-            "trims": group.Spec("torch/trims", "net", imported=True),
-            "torch.load + load_state_dict": group.Spec("torch/load", str(world.directory / "net.pt")),
-            "torch.load(mmap=True) + assign": group.Spec("torch/mmap", str(world.directory / "net.pt")),
-            "safetensors + assign": group.Spec("torch/safetensors", str(world.directory / "net.safetensors")),
-        }
+        specs = prepare(world)
         digests = set()
 
         def side(label: str) -> float:

@@ -41,7 +41,8 @@ class Outcome:
     """Medians over the group, in seconds and bytes; `pss_total` is the sum. One digest for equal outputs, else several.
 
     load: until the session is there. first: until the first result. spawn: the same, counted from the start of the
-    process, without the wait for the others. steady: a later run, 0 when none was asked for.
+    process, without the wait for the others. steady: a later run, 0 when none was asked for. attach: the part of `load`
+    that is trims.open. imported: importing the framework, before all that.
     """
 
     load: float
@@ -52,6 +53,8 @@ class Outcome:
     private_dirty: float
     steady: float
     digests: frozenset[str]
+    attach: float = 0.0
+    imported: float = 0.0
 
 
 class Group:
@@ -114,4 +117,6 @@ def run(spec: Spec, count: int, env: dict[str, str] | None = None) -> Outcome:
         private_dirty=median(w["private_dirty"] for w in weighed),
         steady=median([second for a in loaded for second in a["steady"]] or [0.0]),
         digests=frozenset(a["digest"] for a in loaded),
+        attach=median(a["attach"] for a in loaded),
+        imported=median(a["imported"] for a in loaded),
     )

@@ -5,10 +5,14 @@ A mode is `framework/way`. Whatever must stay alive hangs on the returned functi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 Run = Callable[[], bytes]
+
+PARTS: dict[str, float] = {}
+"""Seconds of parts of the last load: `attach` is trims.open."""
 
 
 def prepare(spec: dict[str, Any]) -> None:
@@ -98,10 +102,17 @@ def ort_derived(spec: dict[str, Any]) -> Run:
     return _runner(spec, onnxruntime.InferenceSession(spec["model"], options))
 
 
-def ort_trims(spec: dict[str, Any]) -> Run:
+def opened(spec: dict[str, Any]) -> Any:
     import trims
 
+    begun = time.monotonic()
     model = trims.open(spec["model"], place="host", timeout=120)
+    PARTS["attach"] = time.monotonic() - begun
+    return model
+
+
+def ort_trims(spec: dict[str, Any]) -> Run:
+    model = opened(spec)
     return _runner(spec, model.onnxruntime(share=spec["share"], sess_options=_options(spec)), model)
 
 
@@ -173,9 +184,7 @@ def torch_safetensors(spec: dict[str, Any]) -> Run:
 
 
 def torch_trims(spec: dict[str, Any]) -> Run:
-    import trims
-
-    model = trims.open(spec["model"], place="host", timeout=120)
+    model = opened(spec)
     return _on_meta(model.torch, model)
 
 

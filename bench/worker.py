@@ -36,7 +36,9 @@ def heard() -> bool:
 
 def main() -> None:
     spec = json.loads(sys.argv[1])
+    begun = time.monotonic()
     loaders.prepare(spec)
+    imported = time.monotonic() - begun
     say(ready=time.monotonic() - spec["spawned"])
     if not heard():
         return
@@ -50,7 +52,9 @@ def main() -> None:
         again = time.monotonic()
         run()
         steady.append(time.monotonic() - again)
-    say(load=loaded - begun, first=first - begun, steady=steady, digest=hashlib.sha256(output).hexdigest())
+    parts = {"attach": 0.0, "imported": imported, **loaders.PARTS}
+    digest = hashlib.sha256(output).hexdigest()
+    say(load=loaded - begun, first=first - begun, steady=steady, digest=digest, **parts)
     if heard():
         say(**memory())
     heard()
