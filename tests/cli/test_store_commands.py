@@ -124,8 +124,27 @@ def test_import(store: Store, models: ModelFiles) -> None:
     assert again["outcome"] == "already" and again["written"] == 0 and again["id"] == item["id"]
     assert cli.items("import", models.safetensors, "--name", "same", "--if-exists", "skip")[0]["outcome"] == "skipped"
     cli.fails(2, "import", models.safetensors, "--name", "same", "--if-exists", "fail")
-    assert cli.items("import", models.safetensors, "-n", "--name", "dry")[0]["outcome"] == "would-import"
+    sources = Path(store.root, "sources")
+    assert sources.is_dir()
+    before = {path: path.read_bytes() for path in sources.rglob("*.json")}
+    assert cli.items("import", models.npz, "-n", "--name", "dry")[0]["outcome"] == "would-import"
     cli.fails(10, "ls", "dry")
+    assert {path: path.read_bytes() for path in sources.rglob("*.json")} == before
+
+
+def test_show_tells_the_files_that_are_the_model(store: Store, models: ModelFiles) -> None:
+    cli.ok("import", models.sharded, "-q")
+    shards = sorted(models.sharded.glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    found = cli.items("show", "sharded")[0]["sources"]
+    assert [(item["kind"], item["nbytes"]) for item in found] == [("safetensors", s.stat().st_size) for s in shards]
+    assert all(len(item["digest"]) == 64 for item in found)
+    record = next(Path(store.root, "sources").rglob(f"{found[0]['digest']}.json"))
+    record.write_bytes(b"{}")
+    said = cli.run("verify")
+    assert said.returncode == 14 and f"sources/{found[0]['nbytes']}" in said.stderr
+    assert [item["kind"] for item in cli.items("gc", "--yes")] == ["source"]
+    cli.ok("verify")
+    assert len(cli.items("show", "sharded")[0]["sources"]) == 1
 
 
 def test_import_of_several_tries_all(store: Store, models: ModelFiles, tmp_path: Path) -> None:

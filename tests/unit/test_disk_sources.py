@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -476,30 +475,3 @@ def test_many_at_once(store, home):
     assert len(models) == 2 and len(records_of(store)) == 1
     assert all(source_care.of_model(store.paths, model) for model in models)
     assert os.listdir(store.paths.tmp) == []
-
-
-def test_a_full_disk_costs_the_record_and_not_the_import(store, home):
-    from trims.linux import install_hook
-
-    path = array_file(home / "a.npy")
-    seen = []
-    install_hook(seen.append)
-    bring(store, path)
-    install_hook(None)
-    records = 8  # the steps of the key and of the record, which come last
-    for left in range(1, records + 1):
-        fresh, count = stores.fresh(home / f"s{left}"), [len(seen) - left + 1]
-
-        def hook(_name, count=count):
-            count[0] -= 1
-            if count[0] == 0:
-                raise OSError(errno.ENOSPC, "full")
-
-        install_hook(hook)
-        entry = bring(fresh, path)
-        install_hook(None)
-        assert Catalog(fresh.paths).get("m:latest") == entry
-        stores.assert_sound(fresh)
-        assert os.listdir(fresh.paths.tmp) == []
-        bring(fresh, path)
-        assert find(fresh, path).model == entry.digest
