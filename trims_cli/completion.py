@@ -13,7 +13,7 @@ SHELLS = ("bash", "zsh", "fish")
 _DEFAULT_STORE = "${TRIMS_STORE:-${XDG_DATA_HOME:-$HOME/.local/share}/trims}"
 _SHARED = [*(name for flag in FLAGS for name in flag.names), "-h", "--help"]
 _WORDS = {"completion": list(SHELLS), "config": ["get", "set", "unset", "check", "path"]}
-_FILES = ("import", "export", "init")
+_FILES = ("import", "export", "init", "exec")
 
 
 def script(shell: str, store: str | None) -> str:
@@ -88,7 +88,7 @@ _trims() {
     esac
     case $word in
       --store=*) store=${word#--store=} ;;
-      --warm) [ "$verb" != start ] || skip=$word ;;
+      --warm) case $verb in start|exec) skip=$word ;; esac ;;
       --store|--output|-o|@VALUES@) skip=$word ;;
       -*) ;;
       *) case $verb in "") verb=$word ;; @GROUPS@) verb="$verb $word" ;; esac ;;
@@ -100,8 +100,11 @@ _trims() {
 @CASES@  esac
   case $skip in
     "") ;;
-    --store|--socket|--output|-o) COMPREPLY=($(compgen -f -- "$cur")); compopt -o filenames 2>/dev/null; return ;;
-    --warm) _trims_names "$cur" "$store"; kind=done ;;
+    --store|--socket|--output|-o|--report)
+      COMPREPLY=($(compgen -f -- "$cur")); compopt -o filenames 2>/dev/null; return ;;
+    --warm|--require) _trims_names "$cur" "$store"; kind=done ;;
+    --fallback) COMPREPLY=($(compgen -W "native fail" -- "$cur")); return ;;
+    --print-env) COMPREPLY=($(compgen -W "sh slurm json" -- "$cur")); return ;;
     --format) COMPREPLY=($(compgen -W "table tsv json jsonl" -- "$cur")); return ;;
     --color) COMPREPLY=($(compgen -W "auto always never" -- "$cur")); return ;;
     *) return ;;
@@ -137,7 +140,7 @@ _trims() {
     esac
     case $word in
       --store=*) store=${word#--store=} ;;
-      --warm) [ "$verb" != start ] || skip=$word ;;
+      --warm) case $verb in start|exec) skip=$word ;; esac ;;
       --store|--output|-o|@VALUES@) skip=$word ;;
       -*) ;;
       *) case $verb in "") verb=$word ;; @GROUPS@) verb="$verb $word" ;; esac ;;
@@ -148,8 +151,10 @@ _trims() {
 @CASES@  esac
   case $skip in
     "") ;;
-    --store|--socket|--output|-o) _files; return ;;
-    --warm) kind=models ;;
+    --store|--socket|--output|-o|--report) _files; return ;;
+    --warm|--require) kind=models ;;
+    --fallback) compadd native fail; return ;;
+    --print-env) compadd sh slurm json; return ;;
     --format) compadd table tsv json jsonl; return ;;
     --color) compadd auto always never; return ;;
     *) return ;;

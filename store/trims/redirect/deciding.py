@@ -76,10 +76,18 @@ class Decision:
         return model
 
 
-def load(source: Any, framework: str, ours: Callable[[Decision], T], native: Callable[[], T]) -> T:
+def load(
+    source: Any,
+    framework: str,
+    ours: Callable[[Decision], T],
+    native: Callable[[], T],
+    measured: Callable[[Known], T] | None = None,
+) -> T:
     """Do one load, shared where that is possible, natively otherwise.
 
-    source: path (str, bytes, PathLike) or bytes of the file; None is native at once.
+    source: path (str or PathLike) or the bytes of a file; None is native at once.
+    measured: `native` where that does its work later: told what the file is, it calls the function `native` of this
+        module when it knows how long that took.
     """
     if source is None or is_ours():
         return native()
@@ -106,6 +114,8 @@ def load(source: Any, framework: str, ours: Callable[[Decision], T], native: Cal
             redirected(known, framework, decision.nbytes, time.perf_counter() - begun, decision.how, source)
             return result
         fell_back(source, framework, why, failure, known)
+    if measured is not None:
+        return measured(known)
     begun = time.perf_counter()
     result = native()
     guard(lambda: _native(source, framework, time.perf_counter() - begun, known))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from trims.config import default_store
+
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,8 +66,8 @@ class Wishes:
         pid, _, fd = environ.get(MAIN, "").partition(":")
         self.main = int(pid) if pid.isdecimal() else 0
         self.ticks = int(fd) if fd.isdecimal() else -1
-        self.timeout = float(environ.get(TIMEOUT) or 60.0)
-        self.store = environ.get("TRIMS_STORE") or ""
+        self.timeout = _seconds(environ.get(TIMEOUT, ""))
+        self.store = environ.get("TRIMS_STORE") or default_store(environ)
         self.socket = environ.get("TRIMS_SOCKET") or None
 
 
@@ -73,13 +75,17 @@ _wishes: Wishes | None = None
 
 
 def wishes() -> Wishes:
-    """What this process inherited at its start."""
+    """What this process inherited at its start. Raises nothing: there is no good moment in a program that loads."""
     global _wishes
     if _wishes is None:
         finder = sys.modules.get("_trims_finder")
         _wishes = Wishes(finder.environ if finder is not None else os.environ)
-        if not _wishes.store:
-            from trims import config
-
-            _wishes.store = config.load().store
     return _wishes
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return 60.0
+    return seconds if seconds >= 0 else 60.0

@@ -5,8 +5,6 @@ only module of trims there until one of the frameworks below is imported. Nothin
 whatever goes wrong, the framework stays as it is.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 
@@ -25,17 +23,17 @@ HOOKS = {
 LENT = ("trims", "msgspec", "xxhash", "blake3", "ml_dtypes")
 """What is taken out of trims' own installation where the program's Python lacks it, for trims' own imports only."""
 
-environ: dict[str, str] = {}
+environ: "dict[str, str]" = {}
 """The variables of `trims exec` as they were at the start: a program may change its environment."""
-lending: Any = sys.modules["_thread"]._local()
+lending: "Any" = sys.modules["_thread"]._local()
 """`lending.depth` is above 0 in a thread that runs code of trims."""
-_said: set[str] = set()
+_said: "set[str]" = set()
 
 
 class Finder:
     """Finds modules of HOOKS, as the other finders do, and has them patched when they are executed."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         """The module's own spec, or None for what is not ours to find."""
         if name not in HOOKS:
             return None
@@ -54,7 +52,7 @@ class Finder:
 class Lender:
     """Finds trims and what it needs in trims' own installation, when nothing else does and trims asks for it."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         """The spec of a module of LENT, or None."""
         if name not in LENT or not getattr(lending, "depth", 0) or not _is_same_abi():
             return None
@@ -104,12 +102,12 @@ def leave() -> None:
     lending.depth -= 1
 
 
-def _patch_when_executed(loader: Any, name: str) -> None:
+def _patch_when_executed(loader: "Any", name: str) -> None:
     execute = getattr(loader, "exec_module", None)
     if execute is None or "exec_module" in vars(loader):
         return
 
-    def exec_module(module: Any) -> None:
+    def exec_module(module: "Any") -> None:
         execute(module)
         if module.__name__ == name:
             vars(loader).pop("exec_module", None)  # it leaves no trace
@@ -118,7 +116,7 @@ def _patch_when_executed(loader: Any, name: str) -> None:
     loader.exec_module = exec_module
 
 
-def _patch(module: Any, name: str) -> None:
+def _patch(module: "Any", name: str) -> None:
     home, _, function = HOOKS[name].partition(":")
     enter()
     try:
@@ -133,7 +131,7 @@ def _patch(module: Any, name: str) -> None:
         leave()
 
 
-def _machinery() -> Any:
+def _machinery() -> "Any":
     """What `importlib.machinery` is made of, without importing that."""
     return sys.modules["_frozen_importlib_external"]
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 import threading
+import time
 
 from trims.redirect import deciding
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trims.client import Model
+    from trims.disk.known import Known
     from trims.redirect.deciding import Decision
 
 _SMALL = 64 << 10  # bytes up to which a copy costs less than the faults of a map's pages
@@ -45,7 +48,13 @@ def _load(original: Callable[..., Any]) -> Callable[..., Any]:
 
         if mmap_mode is not None or allow_pickle or not _is_archive(file):
             return native()
-        return deciding.load(file, "numpy", lambda decision: _shared(decision, native()), native)
+        return deciding.load(
+            file,
+            "numpy",
+            lambda decision: _shared(decision, native()),
+            native,
+            lambda known: _measured(known, file, native),
+        )
 
     return load
 
@@ -55,7 +64,9 @@ def _is_archive(file: Any) -> bool:
     if not isinstance(file, (str, os.PathLike)):
         return False
     try:
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.stat(file).st_mode):  # whoever writes into a pipe would hear of its opening
+            return False
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError, TypeError):
         return False
     try:
@@ -99,6 +110,42 @@ def _class_of(npz_file: Hashable) -> Any:
         def __getitem__(self, key: Any) -> Any:
             array = deciding.guard(lambda: self._trims.get(self, key))
             return base.__getitem__(self, key) if array is None else array
+
+    NpzFile.__module__, NpzFile.__qualname__, NpzFile.__doc__ = base.__module__, "NpzFile", base.__doc__
+    return NpzFile
+
+
+def _measured(known: Known, path: Any, native: Callable[[], Any]) -> Any:
+    """NumPy's own load, done when the last array was read: an archive reads them when they are looked up."""
+    begun = time.perf_counter()
+    archive = native()
+    seconds = time.perf_counter() - begun
+
+    def note() -> None:
+        archive.__dict__["_trims"] = [path, known, seconds, set(archive.files)]
+        archive.__class__ = _measuring(type(archive))  # type: ignore[arg-type]
+
+    deciding.guard(note)
+    return archive
+
+
+@functools.cache
+def _measuring(npz_file: Hashable) -> Any:
+    """NpzFile, with the time measured that each array's first look-up takes."""
+    base: Any = npz_file
+
+    class NpzFile(base):  # type: ignore[misc]
+        def __getitem__(self, key: Any) -> Any:
+            begun = time.perf_counter()
+            array = base.__getitem__(self, key)
+            path, known, seconds, left = self._trims
+            name = key.removesuffix(".npy") if key not in left else key
+            if name in left:
+                left.discard(name)
+                self._trims[2] = seconds = seconds + time.perf_counter() - begun
+                if not left:
+                    deciding.native(path, "numpy", seconds, known)
+            return array
 
     NpzFile.__module__, NpzFile.__qualname__, NpzFile.__doc__ = base.__module__, "NpzFile", base.__doc__
     return NpzFile

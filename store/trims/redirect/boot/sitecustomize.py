@@ -4,8 +4,6 @@ It stands alone on PYTHONPATH, in any Python that a program uses: it imports not
 however often it runs, and whatever fails in it, the program starts as it would have started without.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 
