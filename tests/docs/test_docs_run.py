@@ -80,6 +80,8 @@ def test_every_framework_has_a_page() -> None:
         (["one"], ["one", "two"], False),
         (["one"], [], False),
         (["id 5f878646ab91"], ["id abcdef012345"], True),
+        (["exit code 125"], ["exit code 1"], False),
+        (["exit code 125"], ["exit code 125"], True),
     ],
 )
 def test_what_may_differ_and_what_may_not(expected: list[str], printed: list[str], same: bool) -> None:

@@ -2,7 +2,7 @@
 
 In a page, a block fenced as ```python file=NAME is saved as NAME, and one as ```console run is typed at a shell: a line
 that begins with `$ ` is a command, what follows is what it prints, errors included. In that, `...` stands for anything,
-a line of `...` for any lines, and figures, digests and the widths of columns may differ.
+a line of `...` for any lines, and figures (but exit codes), digests and the widths of columns may differ.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass, field
 
 _FENCE = re.compile(r"^```(\w+) (file=(?P<file>\S+)|(?P<run>run))\n(?P<text>.*?)^```$", re.M | re.S)
-_FIGURE = re.compile(r"\b[0-9a-f]{12}\b|\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?(?:%|x|[KMGT]?i?B|[mu]?s)?")
+_FIGURE = re.compile(r"\b[0-9a-f]{12}\b|(?<!code )(?<![\d.])\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?(?:%|x|[KMGT]?i?B|[mu]?s)?")
 
 
 @dataclass
