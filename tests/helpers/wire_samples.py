@@ -5,6 +5,7 @@ from __future__ import annotations
 from trims.wire.messages import (
     Attach,
     Attached,
+    Channel,
     Evict,
     Forget,
     Hello,
@@ -89,4 +90,6 @@ SAMPLES: list[Message] = [
         scope="system",
         operator=False,
     ),
+    Import(id=19, ref="m", files=["model.safetensors", "config.json"], directory=True),
+    Channel(id=19),
 ]

@@ -213,10 +213,11 @@ class Remove(Request, frozen=True, tag="remove"):
 
 
 class Import(Request, frozen=True, tag="import"):
-    """Store what is in the files whose descriptors come with this message, in the order of `files`, as `ref`.
+    """Store what is in some files of the client's, which it is asked for by a Channel, as `ref`.
 
-    files: their names relative to the directory of the source, the source itself first. format: "" looks at the file.
-    codec: "" is the store's own. if_exists: replace, skip or fail. group, mode: as of share; the owner is the asker.
+    files: their names relative to the directory of the source, the source itself first; or, of a source that is a
+    `directory`, all its files that count. format: "" looks at the file. codec: "" is the store's own. if_exists:
+    replace, skip or fail. group, mode: as of share; the owner is the asker.
     """
 
     ref: str
@@ -227,6 +228,7 @@ class Import(Request, frozen=True, tag="import"):
     if_exists: str = "replace"
     group: str = ""
     mode: int | None = None
+    directory: bool = False
 
 
 # ---- from the manager
@@ -265,6 +267,16 @@ class Attached(Message, frozen=True, tag="attached"):
     how: str = "hit"
 
 
+class Channel(Message, frozen=True, tag="channel"):
+    """Whoever does an import wants its files: a socket's descriptor comes with this message.
+
+    It is a pair's end (SOCK_SEQPACKET). The number of a file comes on it, in decimal digits, and the client answers with
+    the same and that file's descriptor, open for reading, until the other end closes.
+    """
+
+    id: int
+
+
 class Progress(Message, frozen=True, tag="progress"):
     """A load goes on: bytes in place so far, of all. At most ten a second for a request."""
 
@@ -295,4 +307,4 @@ ClientMessage = (
     Hello | Attach | Release | Warm | Pin | Unpin | Evict | WaitFor | Forget | SetPolicy | History | Status | Trace
     | Stop | List | Show | Look | Share | Remove | Import
 )  # fmt: skip
-ManagerMessage = Welcome | Attached | Progress | Result | Refused
+ManagerMessage = Welcome | Attached | Channel | Progress | Result | Refused
