@@ -155,6 +155,7 @@ class _Map(mmap.mmap):
     """A map that holds its `Hold`, so that whoever holds the map holds the lease."""
 
     hold: Hold
+    keep: object
 
     @property
     def span(self) -> tuple[int, int]:
@@ -231,12 +232,17 @@ class Region:
         offset, nbytes = at
         return self.base[offset : offset + nbytes].tobytes()
 
-    def private_base(self) -> np.ndarray[Any, Any]:
+    def private_base(self, keep: object = None, offset: int = 0, nbytes: int = -1) -> np.ndarray[Any, Any]:
         """The same bytes once more, copy-on-write: a write stays in this process and touches one page.
 
         Pages that are only read are shared as with `base`. For frameworks that cannot be told that memory is read-only.
+        keep: what is to live as long as the map. offset, nbytes: the part that is wanted, if not all.
         """
-        base, mapped = _map(self._hold, self._offset, len(self.base), private=True)
+        nbytes = len(self.base) if nbytes < 0 else nbytes
+        base, mapped = _map(self._hold, self._offset + offset, nbytes, private=True)
+        found = mapped()
+        if isinstance(found, _Map):
+            found.keep = keep
         self._watch.add(mapped)
         return base
 

@@ -7,11 +7,13 @@ to a private copy of its page, and no neighbour ever sees it. Every storage hold
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from trims.client.private import Private
 from trims.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,45 +29,87 @@ _OPAQUE = {
 """dtypes that go through bytes: NumPy does not know them, or torch did not always take them from NumPy."""
 
 
+class Storages:
+    """The tensors of a model, written to by nobody who did not get them from here.
+
+    Each has a storage of its own, as long as itself: to save, move or share it takes no more than it. keep: they hold
+    the model itself, too, not only its memory.
+    """
+
+    __slots__ = ("_private",)
+
+    def __init__(self, model: Model, keep: bool = False) -> None:
+        self._private = Private(model.region(), model if keep else None)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The tensor `name`; called twice, two tensors over the same memory. Raises KeyError."""
+        shape, dtype, _ = self._private.views[name]
+        opaque = _OPAQUE.get(dtype.name)
+        if opaque is None:
+            return torch.from_numpy(self._private.array(name))
+        return self.storage(name).view(opaque).view(shape)
+
+    def storage(self, name: str) -> torch.Tensor:
+        """The bytes of the tensor `name`. Raises KeyError."""
+        shape, dtype, _ = self._private.views[name]
+        base, offset = self._private.place(name)
+        nbytes = prod(shape) * dtype.itemsize
+        return torch.from_numpy(np.ndarray((nbytes,), np.uint8, base, offset))
+
+
 def tensors(model: Model) -> dict[str, torch.Tensor]:
-    """Every tensor of `model` by name, without a copy. Tied ones share memory; writes are private to this process."""
-    region = model.region()
-    base = region.private_base()
-    whole = torch.from_numpy(base)
-    made: dict[tuple[int, str, tuple[int, ...]], torch.Tensor] = {}
-    result = {}
-    for name, (shape, dtype, offset) in region.contents.views.items():
-        content = (offset, dtype.name, shape)
-        if content not in made:
-            made[content] = _tensor(whole, base, shape, dtype, offset)
-        result[name] = made[content]
-    return result
+    """Every tensor of `model` by name, without a copy; writes to one are private to it, and to this process.
 
-
-def _tensor(
-    whole: torch.Tensor, base: np.ndarray[Any, Any], shape: tuple[int, ...], dtype: np.dtype[Any], offset: int
-) -> torch.Tensor:
-    opaque = _OPAQUE.get(dtype.name)
-    if opaque is None:
-        return torch.from_numpy(np.ndarray(shape, dtype, base, offset))
-    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    return whole[offset : offset + nbytes].view(opaque).view(shape)
+    Also tied ones are apart, as in a safetensors file: the store does not know them from those that are only equal.
+    `load_into` ties what the module ties. Small equal ones are copies.
+    """
+    storages = Storages(model)
+    return {name: storages.tensor(name) for name in model.region().contents.views}
 
 
 def load_into(module: torch.nn.Module, model: Model) -> torch.nn.Module:
     """Make the parameters of `module` the tensors of `model`, without a copy; returns the module.
 
     Build the module on the meta device (`with torch.device("meta"): ...`), so that it never has weights of its own.
-    Buffers become private copies, because modules write to them. Raises UsageError when names or shapes do not match,
-    or when the module has state on the meta device that the model does not hold.
+    Buffers become private copies, because modules write to them. Parameters that the module ties stay tied, also when
+    the model has only one of their names. Raises UsageError when names or shapes do not match, or when the module has
+    state on the meta device that the model does not hold.
     """
+    ties = _ties(module)
     state = tensors(model)
-    buffers = {name for name, _ in module.named_buffers(remove_duplicate=False)}
-    state = {name: tensor.clone() if name in buffers else tensor for name, tensor in state.items()}
+    for name, _ in module.named_buffers(remove_duplicate=False):
+        if name in state:
+            state[name] = state[name].clone()
+            model.count_copy(state[name], state[name].nbytes)
+    for names in ties:
+        known = next((name for name in names if name in state), None)
+        state.update({name: state[known] for name in names if known and name not in state})
     try:
         module.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise UsageError(f"{model.ref} does not fit the module", str(error)) from None
+    for *others, last in ties:  # of values that differ the last one stays, as when they are copied one after another
+        for name in others:
+            _tie(module, last, name)
+    _check_whole(module, model)
+    return module
+
+
+def _ties(module: torch.nn.Module) -> list[list[str]]:
+    """The names of each parameter that has several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _tie(module: torch.nn.Module, name: str, other: str) -> None:
+    """Make `other` the parameter `name` again: when a state is assigned, each name gets a parameter of its own."""
+    path, _, last = other.rpartition(".")
+    module.get_submodule(path).register_parameter(last, module.get_parameter(name))
+
+
+def _check_whole(module: torch.nn.Module, model: Model) -> None:
     left = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
     if left:
         raise UsageError(
@@ -73,4 +117,3 @@ def load_into(module: torch.nn.Module, model: Model) -> torch.nn.Module:
             f"{', '.join(left)} {'is' if len(left) == 1 else 'are'} on the meta device and not in the model",
             "assign these yourself before load_into, or build them outside of torch.device('meta')",
         )
-    return module
