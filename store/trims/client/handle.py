@@ -177,7 +177,7 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
     ) -> InferenceSession:
         """An InferenceSession over the shared weights: see `trims.integrations.onnxruntime.session`."""
         self._check_open()
-        session: InferenceSession = _integration("onnxruntime").session(
+        session: InferenceSession = integration("onnxruntime").session(
             self, share=share, sess_options=sess_options, providers=providers, **options
         )
         return session
@@ -185,25 +185,25 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
     def torch(self) -> dict[str, Tensor]:
         """Every tensor as a torch tensor over the shared weights: see `trims.integrations.torch.tensors`."""
         self._check_open()
-        tensors: dict[str, Tensor] = _integration("torch").tensors(self)
+        tensors: dict[str, Tensor] = integration("torch").tensors(self)
         return tensors
 
     def numpy(self, writable: bool = False) -> dict[str, np.ndarray[Any, Any]]:
         """Every tensor as a NumPy array over the shared weights: see `trims.integrations.numpy.arrays`."""
         self._check_open()
-        arrays: dict[str, np.ndarray[Any, Any]] = _integration("numpy").arrays(self, writable)
+        arrays: dict[str, np.ndarray[Any, Any]] = integration("numpy").arrays(self, writable)
         return arrays
 
     def jax(self, device: Any = None) -> dict[str, Array]:
         """Every tensor as a JAX array, on the CPU over the shared weights: see `trims.integrations.jax.arrays`."""
         self._check_open()
-        arrays: dict[str, Array] = _integration("jax").arrays(self, device)
+        arrays: dict[str, Array] = integration("jax").arrays(self, device)
         return arrays
 
     def cupy(self, device: int | None = None) -> dict[str, Any]:
         """Every tensor as a CuPy array, copied to a GPU: see `trims.integrations.cupy.arrays`."""
         self._check_open()
-        arrays: dict[str, Any] = _integration("cupy").arrays(self, device)
+        arrays: dict[str, Any] = integration("cupy").arrays(self, device)
         return arrays
 
     # ---- what it costs
@@ -270,7 +270,7 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
             raise UsageError(f"model {self.ref} is closed", "", "open it again with trims.open")
 
 
-def _integration(framework: str) -> Any:
+def integration(framework: str) -> Any:
     """The module that knows the framework. Raises UsageError when the framework itself is not installed."""
     try:
         return importlib.import_module(f"trims.integrations.{framework}")
