@@ -1,0 +1,176 @@
+"""safetensors.safe_open, and so load_file and transformers' from_pretrained: tensors come out of the shared model.
+
+The library's own object is opened in any case: names, order, metadata, closing and errors are its own, and so is all
+that is not done here: other frameworks than torch and NumPy, other devices than the CPU, and slices for NumPy. It is a
+type made in Rust, which nothing can be derived from, so another type takes its name.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from trims.redirect import deciding
+
+TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from trims.redirect.deciding import Decision
+
+
+def patch(safetensors: Any) -> None:
+    """Put our `safe_open` over the library's."""
+    safetensors.safe_open = _substitute(safetensors.safe_open)
+
+
+def _substitute(real: Any) -> Any:
+    """A type that makes the library's objects, or ours for a file that is known."""
+
+    class Type(type):
+        def __call__(cls, *args: Any, **options: Any) -> Any:
+            def native() -> Any:
+                return real(*args, **options)
+
+            asked = _asked(*args, **options)
+            if asked is None:
+                return native()
+            path, framework = asked
+            return deciding.load(path, "safetensors", lambda decision: _open(decision, native, framework, cls), native)
+
+        def __instancecheck__(cls, instance: Any) -> bool:
+            return isinstance(instance, real) or type.__instancecheck__(cls, instance)
+
+    class safe_open(_File, metaclass=Type):  # noqa: N801  the library's name
+        __slots__ = ()
+        __doc__ = real.__doc__
+
+        def __init_subclass__(cls) -> None:
+            raise TypeError("type 'builtins.safe_open' is not an acceptable base type")
+
+    if hasattr(real, "get_tensors"):  # since 0.8
+        safe_open.get_tensors = _get_tensors  # type: ignore[attr-defined]
+    safe_open.__module__, safe_open.__qualname__ = real.__module__, real.__qualname__
+    return safe_open
+
+
+def _asked(
+    filename: Any = None, framework: Any = None, device: Any = "cpu", *args: Any, **options: Any
+) -> tuple[Any, str] | None:
+    """(path, framework) of an opening that can be done here."""
+    suits = isinstance(filename, (str, os.PathLike)) and isinstance(framework, str) and not args
+    suits = suits and device == "cpu" and options.get("backend", "mmap") in ("mmap", "pread")
+    suits = suits and options.keys() <= {"backend"} and framework in _FRAMEWORKS
+    return (filename, framework) if suits and os.path.isfile(filename) else None
+
+
+_TORCH = frozenset(("pt", "torch", "pytorch"))
+_FRAMEWORKS = _TORCH | {"np", "numpy"}
+
+
+def _open(decision: Decision, native: Callable[[], Any], framework: str, cls: Any) -> Any:
+    """The file, opened by the library, with the tensors of the model."""
+    if decision.known.kind != "safetensors":
+        raise deciding.Unsuited(f"it was imported as {decision.known.kind}")
+    from trims.integrations.safetensors import giver
+
+    model = decision.model()
+    tensors = _Tensors(giver(model, framework, keep=True), model, decision.known.tensors, framework not in _TORCH)
+    file = object.__new__(cls)
+    file._file, file._tensors = native(), tensors
+    return file
+
+
+class _Tensors:
+    """The tensors of one open file. Each is given as the library gives it: torch shares one memory, NumPy copies."""
+
+    def __init__(self, give: Callable[[str], Any], model: Any, names: dict[str, str] | None, copies: bool) -> None:
+        self._give, self._names, self._copies = give, names, copies
+        self._views, self._model = model.region().contents.views, model
+        self._given: set[str] = set()
+        self._lock = threading.Lock()
+
+    def get(self, name: Any) -> Any:
+        """The tensor; None for what is the library's: no such name, NumPy without values or with a dtype of others."""
+        if not isinstance(name, str):
+            return None
+        inner = name if self._names is None else self._names.get(name)
+        if inner is None or inner not in self._views:
+            return None
+        if not self._copies:
+            return self._give(inner)
+        shape, dtype, _ = self._views[inner]
+        if 0 in shape or dtype.isbuiltin != 1:
+            return None
+        with self._lock:
+            is_fresh = inner not in self._given
+            self._given.add(inner)
+        return self._give(inner) if is_fresh else self._model[inner].copy()
+
+    @property
+    def are_views(self) -> bool:
+        """Whether a slice of a tensor is a view of it."""
+        return not self._copies
+
+
+class _File:
+    """An open file: the library's, but for the tensors."""
+
+    __slots__ = ("_file", "_tensors")
+    _file: Any
+    _tensors: _Tensors | None
+
+    def get_tensor(self, name: Any) -> Any:
+        tensor = self._tensor(name)
+        return self._file.get_tensor(name) if tensor is None else tensor
+
+    def get_slice(self, name: Any) -> Any:
+        piece, tensors = self._file.get_slice(name), self._tensors
+        if tensors is None or not tensors.are_views:
+            return piece
+        return PySafeSlice(piece, tensors, name)
+
+    def keys(self) -> Any:
+        return self._file.keys()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> Any:
+        self._file.__enter__()
+        return self
+
+    def __exit__(self, *args: Any) -> Any:
+        self._tensors = None
+        return self._file.__exit__(*args)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._file.__reduce_ex__(protocol)
+
+    def _tensor(self, name: Any) -> Any:
+        tensors = self._tensors
+        return None if tensors is None else deciding.guard(lambda: tensors.get(name))
+
+
+def _get_tensors(file: Any) -> dict[str, Any]:
+    return {name: file.get_tensor(name) for name in file.offset_keys()}
+
+
+class PySafeSlice:
+    """A tensor to be, for torch: a view of the shared one is taken by indexing."""
+
+    __slots__ = ("_name", "_piece", "_tensors")
+
+    def __init__(self, piece: Any, tensors: _Tensors, name: str) -> None:
+        self._piece, self._tensors, self._name = piece, tensors, name
+
+    def get_shape(self) -> Any:
+        return self._piece.get_shape()
+
+    def get_dtype(self) -> Any:
+        return self._piece.get_dtype()
+
+    def __getitem__(self, index: Any) -> Any:
+        tensor = deciding.guard(lambda: self._tensors.get(self._name))
+        return self._piece[index] if tensor is None else tensor[index]
