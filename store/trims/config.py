@@ -43,6 +43,12 @@ def _size(text: str) -> str:
     return text
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise UsageError(f"bad value {text!r}", "", "use a whole number")
+    return int(text)
+
+
 def _flag(text: str) -> bool:
     if text.lower() in ("1", "true", "yes", "on"):
         return True
@@ -98,6 +104,7 @@ OPTIONS = (
         _one_of("native", "fail"),
         "what `trims exec` does with loads that cannot be redirected",
     ),
+    Option("quota.connections", "TRIMS_QUOTA_CONNECTIONS", "0", _count, "most connections of one user; 0 is the most"),
     Option("ui.format", "TRIMS_FORMAT", "table", _one_of("table", "tsv", "json", "jsonl"), "form of listings"),
     Option("ui.color", "TRIMS_COLOR", "auto", _one_of("auto", "always", "never"), "colour on terminals"),
     Option("ui.progress", "TRIMS_PROGRESS", "auto", _progress, "progress: auto, off, or seconds between lines"),

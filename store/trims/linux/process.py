@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 
@@ -10,13 +11,56 @@ if TYPE_CHECKING:
     import socket
 
 _CRED = struct.Struct("@iII")
-_SOL_SOCKET, _SO_PEERCRED = 1, 17  # <asm-generic/socket.h>; the socket module is heavy, and its user has it already
+_SOL_SOCKET, _SO_PEERCRED, _SO_PEERGROUPS = (
+    1,
+    17,
+    59,
+)  # <asm-generic/socket.h>; the socket module is heavy, and its user has it already
+_FEW = 1024  # bytes: the most that Python's getsockopt gives room for
+_MOST_GROUPS = 65536  # NGROUPS_MAX
 
 
 def peer(sock: socket.socket) -> tuple[int, int, int]:
     """(pid, uid, gid) of the process that connected `sock`, as the kernel saw it then."""
     pid, uid, gid = _CRED.unpack(sock.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _CRED.size))
     return pid, uid, gid
+
+
+def peer_groups(sock: socket.socket) -> list[int]:
+    """The groups, its own first, of the process that connected `sock`, as the kernel saw them then (SO_PEERGROUPS)."""
+    gid = peer(sock)[2]
+    try:
+        data = sock.getsockopt(_SOL_SOCKET, _SO_PEERGROUPS, _FEW)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        data = _many_groups(sock.fileno())
+    return [gid, *struct.unpack(f"@{len(data) // 4}I", data)]
+
+
+def _many_groups(fd: int) -> bytes:
+    """For those in more groups than Python's own call has room for."""
+    import ctypes
+
+    buffer = ctypes.create_string_buffer(4 * _MOST_GROUPS)
+    length = ctypes.c_uint32(len(buffer))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.getsockopt(fd, _SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(length)):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return buffer.raw[: length.value]
+
+
+def unmapped_ids() -> tuple[int, int]:
+    """(uid, gid) that the kernel shows for whoever has no number in our user namespace."""
+    return _unmapped("overflowuid"), _unmapped("overflowgid")
+
+
+def _unmapped(name: str) -> int:
+    try:
+        with open(f"/proc/sys/kernel/{name}") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 65534
 
 
 def start_time(pid: int) -> int:

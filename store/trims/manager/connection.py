@@ -9,9 +9,11 @@ from __future__ import annotations
 import array
 import errno
 import fcntl
+import os
 import socket
 import termios
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trims.wire.framing import Decoder
@@ -19,10 +21,13 @@ from trims.wire.framing import Decoder
 if TYPE_CHECKING:
     from trims.manager.recording import Asked
     from trims.manager.variants import Errand
+    from trims.permission import Asker
     from trims.residency.events import Who
     from trims.residency.foreseeing import Foresight
     from trims.wire.messages import Message
 
+Step = Callable[["list[dict[str, object]] | None", "dict[str, object] | None"], bool]
+"""Called with the items, or the error: whether it has taken them, so that the client is not answered yet."""
 QUEUE_LIMIT = 4 << 20
 """Bytes of answers that a client may leave unread before it is let go."""
 INBOX_LIMIT = 256
@@ -35,6 +40,7 @@ class Connection:
 
     __slots__ = (
         "_decoder",
+        "_given",
         "_out",
         "asked",
         "closed",
@@ -50,14 +56,18 @@ class Connection:
         "parked",
         "sock",
         "stalled",
+        "steps",
+        "tenant",
         "uid",
         "watching",
         "who",
     )
 
-    def __init__(self, number: int, sock: socket.socket, uid: int) -> None:
+    def __init__(self, number: int, sock: socket.socket, uid: int, tenant: Asker | None = None) -> None:
         self.number, self.sock, self.fd, self.uid = number, sock, sock.fileno(), uid
         self.who: Who | None = None
+        self.tenant = tenant  # None: one who may do everything
+        self.steps: dict[int, Step] = {}  # what takes the machine's answer to a request, before the client does
         self.leases: dict[int, object] = {}
         self.asked: dict[int, Asked] = {}  # requests that have no answer yet, for the recording
         self.foresight: dict[str, Foresight] = {}  # of the dry runs that belong together, by place
@@ -71,6 +81,7 @@ class Connection:
         self.watching = 0  # what the loop's poll watches it for
         self._decoder = Decoder("client")
         self._out: deque[tuple[memoryview, int]] = deque()
+        self._given: set[int] = set()  # descriptors in it that are ours to close
 
     def receive(self) -> list[Message] | None:
         """What has arrived; None when the connection has ended. Raises ProtocolError."""
@@ -82,11 +93,16 @@ class Connection:
             return None
         return self._decoder.feed(data) if data else None
 
-    def queue(self, frame: bytes, fd: int = -1) -> None:
-        """Send this later; the descriptor, which stays the caller's, goes with its first byte."""
-        if not self.closing:
-            self._out.append((memoryview(frame), fd))
-            self.out_nbytes += len(frame)
+    def queue(self, frame: bytes, fd: int = -1, given: bool = False) -> None:
+        """Send this later; the descriptor goes with its first byte. It stays the caller's, unless it is given."""
+        if self.closing or self.closed:
+            if given:
+                os.close(fd)
+            return
+        self._out.append((memoryview(frame), fd))
+        self.out_nbytes += len(frame)
+        if given:
+            self._given.add(fd)
 
     @property
     def pending(self) -> bool:
@@ -126,6 +142,9 @@ class Connection:
                 return
             if fd >= 0:
                 self.descriptor_since = now
+                if fd in self._given:
+                    self._given.discard(fd)
+                    os.close(fd)
             self.out_nbytes -= sent
             if sent == len(view):
                 self._out.popleft()
@@ -135,4 +154,6 @@ class Connection:
     def close(self) -> None:
         self.closed = True
         self._out.clear()
+        while self._given:
+            os.close(self._given.pop())
         self.sock.close()

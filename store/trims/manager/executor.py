@@ -17,6 +17,7 @@ from trims.devices.base import Device
 from trims.disk.reader import Cancelled
 from trims.errors import TrimsError
 from trims.manager.connection import Connection
+from trims.manager.discretion import Discretion
 from trims.manager.loader import Filled, Form, LoadJob, load
 from trims.manager.publisher import Publisher
 from trims.manager.recording import Recording
@@ -56,6 +57,7 @@ class Executor:
         self._loads: dict[Key, LoadJob] = {}
         self._spare: dict[str, tuple[int, int]] = {}  # place: (wanted, kept)
         self.server: Server
+        self.discretion: Discretion
         self.publisher: Publisher
         self.journal_due = self.ending = False
         self.load_failed: Callable[[Key], None] = lambda key: None
@@ -237,16 +239,29 @@ class Executor:
     def _reply(self, effect: fx.Reply) -> None:
         self.publisher.urge()
         connection = self.server.connections.get(effect.conn)
-        if connection is not None:
-            self.recording.answered(connection, effect.request, effect.items)
-            self.server.send(connection, encode(Result(effect.request, list(effect.items))))
+        if connection is None:
+            return
+        step = connection.steps.pop(effect.request, None)
+        if step is not None and step(list(effect.items), None):
+            return
+        items = list(effect.items)
+        if connection.tenant is not None:
+            items = self.discretion.items(connection.tenant, items)
+        self.recording.answered(connection, effect.request, effect.items)
+        self.server.send(connection, encode(Result(effect.request, items)))
 
     def _refuse(self, effect: fx.Refuse) -> None:
         self.publisher.urge()
         connection = self.server.connections.get(effect.conn)
         if connection is not None:
-            self.recording.refused(connection, effect.request, str(effect.error.get("code", "")))
-            self.server.send(connection, refused(effect.request, effect.error))
+            step = connection.steps.pop(effect.request, None)
+            if step is not None and step(None, effect.error):
+                return
+            error = effect.error
+            if connection.tenant is not None:
+                error = self.discretion.error(connection.tenant, error)
+            self.recording.refused(connection, effect.request, str(error.get("code", "")))
+            self.server.send(connection, refused(effect.request, error))
         elif not effect.conn:  # our own wish, of an earlier life or in somebody's absence
             self._log(str(effect.error.get("message", "")), "warning")
 

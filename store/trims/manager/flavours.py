@@ -39,7 +39,7 @@ class Flavours:
 
         behind: with this the client does not wait for a build: it is answered at once, and this is called later.
         """
-        form = self._resolver.quick_flavour(m.ref, m.flavour)
+        form = self._resolver.quick_flavour(m.ref, m.flavour, connection.tenant)
         if form is not None:
             ask(form)
             return
@@ -55,7 +55,9 @@ class Flavours:
                 self._parking.park(build, self._builds, timeout)
             return True
 
-        lookup = Lookup(connection, m.id, lambda: self._resolver.slow_flavour(m.ref, m.flavour), ask, failed)
+        lookup = Lookup(
+            connection, m.id, lambda: self._resolver.slow_flavour(m.ref, m.flavour, connection.tenant), ask, failed
+        )
         self._parking.park(lookup, self._lookups, timeout)
 
     def close(self) -> None:

@@ -16,7 +16,8 @@ from trims.manager import journal, orphans
 from trims.manager.executor import Executor
 from trims.manager.journal import Kept, Orphan
 from trims.manager.loader import Form
-from trims.manager.resolve import Named, Resolver
+from trims.manager.names import Named
+from trims.manager.resolve import Resolver
 from trims.manager.server import Server
 from trims.manager.workers import Pool
 from trims.paths import RuntimePaths

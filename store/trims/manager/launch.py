@@ -38,9 +38,9 @@ def start(config: Config, foreground: bool = False, timeout: float = 30.0) -> di
     foreground: be it, in this process, until it ends. Raises why there is none.
     """
     paths = RuntimePaths(config.own_socket)
-    runtime.prepare(paths)
+    runtime.prepare(paths, config["manager.scope"] == "system")
     deadline = time.monotonic() + timeout
-    turn = flock.held(f"{paths.directory}/start", exclusive=True, timeout=timeout)
+    turn = flock.held(runtime.start_lock(paths), exclusive=True, timeout=timeout)
     try:
         turn.__enter__()
     except LockTimeout:

@@ -18,7 +18,10 @@ from trims.devices.base import Device
 from trims.disk.store import Store
 from trims.linux import process
 from trims.manager import journal, runtime, telling
+from trims.manager.asking import Asking
 from trims.manager.connection import Connection
+from trims.manager.discretion import Discretion
+from trims.manager.doors import Doors
 from trims.manager.executor import Executor
 from trims.manager.inheritance import Inheritance
 from trims.manager.publisher import Publisher
@@ -60,6 +63,7 @@ class Manager:
         own_socket: bool = True,
         spare: int = 0,
         idle_exit: float = float("inf"),
+        doors: Doors | None = None,
     ) -> None:
         self._paths, self._store, self._log, self._started_with = paths, store, log, settings
         self.identity, self.since = secrets.token_hex(16), time.time()
@@ -75,8 +79,11 @@ class Manager:
         self._uses = Uses(machine, store.id)
         self.executor.leaving = self._leaving
         self._went = ""
-        self.server = self.executor.server = Server(listener, self, log, {0, os.geteuid()}, cap)
-        self.requests = Requests(self, self.executor, self.server, resolver, self._lookups, self._builds)
+        doors = self._doors = doors or Doors()
+        self.server = self.executor.server = Server(listener, self, log, doors, cap)
+        self.executor.discretion = Discretion(resolver.names)
+        asking = Asking(store, paths.index, resolver.names, self.executor, self.server, self._mailbox)
+        self.requests = Requests(self, self.executor, self.server, resolver, self._lookups, self._builds, asking)
         self.server.watch(self._mailbox.fd, lambda _: self._mailbox.deliver(self.executor.guarded))
         self._tenure = runtime.Tenure(paths)
         self.found = self._begin(spare)
@@ -114,8 +121,8 @@ class Manager:
             self.server.stop()
         return sums_due if due is None or (sums_due is not None and sums_due < due) else due
 
-    def status(self) -> dict[str, object]:
-        """The item of a Status."""
+    def status(self, operator: bool = True) -> dict[str, object]:
+        """The item of a Status; for a tenant without what earlier lives left, which names models."""
         budgets: dict[str, object] = {}
         for place in self.executor.places:
             use = self.machine.use(place)
@@ -134,9 +141,15 @@ class Manager:
             "counters": self._all_counters(),
             "connections": len(self.server.connections),
             "queue": self.machine.queue(),
-            "found": self.found,
+            "found": self.found if operator else {},
+            "scope": self._doors.scope,
             "spare": {place: device.statistics().spare_nbytes for place, device in self.executor.devices.items()},
         }
+
+    def welcome(self, operator: bool) -> bytes:
+        """The answer to a hello."""
+        who = (VERSION, __version__, os.getpid(), self.identity, self._store.root, self._store.id)
+        return encode(Welcome(*who, self._doors.scope, operator))
 
     def settings(self) -> dict[str, str]:
         """What it runs with now, by key of the configuration, as it was written."""
@@ -160,9 +173,6 @@ class Manager:
         self._earlier = Inheritance(paths, self.executor, self._resolver, self._lookups, self._log)
         index = self._new_index(places)
         self.executor.publisher = Publisher(self.machine, index, places, self.executor.progress)
-        self.welcome = encode(
-            Welcome(VERSION, __version__, os.getpid(), self.identity, self._store.root, self._store.id)
-        )
         found = self._earlier.take_over(self.server)
         for place in places:
             self.executor.keep_spare(place, spare)

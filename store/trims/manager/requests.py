@@ -9,17 +9,21 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from trims.errors import NoSuchModel, NotPermitted, ProtocolError, UsageError
+from trims.errors import InUse, NoSuchModel, NotPermitted, Pinned, ProtocolError, UsageError
 from trims.linux import cgroup, process
-from trims.manager import telling
+from trims.manager import gate, telling
+from trims.manager.asking import Asking
 from trims.manager.connection import Connection
+from trims.manager.discretion import OTHERS
 from trims.manager.executor import Executor
 from trims.manager.flavours import Flavours
 from trims.manager.loader import Form
+from trims.manager.names import Named, is_digest, unknown
 from trims.manager.parking import Lookup, Parking
-from trims.manager.resolve import Named, Resolver, is_digest
+from trims.manager.resolve import Resolver
 from trims.manager.server import Server
 from trims.manager.workers import Pool
+from trims.permission import Asker, may_change
 from trims.residency import events as ev
 from trims.residency import policies
 from trims.residency.loading import no_place
@@ -36,17 +40,25 @@ _ENDLESS = 1e17
 class Host(Protocol):
     """What this module needs to know of the whole manager."""
 
-    welcome: bytes
+    def welcome(self, operator: bool) -> bytes: ...
 
-    def status(self) -> dict[str, object]: ...
+    def status(self, operator: bool = True) -> dict[str, object]: ...
 
 
 class Requests:
     """The service behind the loop, for messages."""
 
     def __init__(
-        self, host: Host, executor: Executor, server: Server, resolver: Resolver, lookups: Pool, builds: Pool
+        self,
+        host: Host,
+        executor: Executor,
+        server: Server,
+        resolver: Resolver,
+        lookups: Pool,
+        builds: Pool,
+        asking: Asking,
     ) -> None:
+        self._asking = asking
         self._host, self._executor, self._server, self._resolver = host, executor, server, resolver
         self._lookups, self._places = lookups, set(executor.places)
         self._parking = Parking(executor, server)
@@ -66,6 +78,7 @@ class Requests:
             wm.Status: self._status,
             wm.Trace: self._trace,
             wm.Stop: self._stop,
+            **asking.rules,
         }
 
     def message(self, connection: Connection, message: wm.Message) -> None:
@@ -81,9 +94,19 @@ class Requests:
         elif not isinstance(message, wm.Request) or message.id <= 0:
             raise ProtocolError("a request has to have an id above 0")
         else:
-            rule = self._rules.get(type(message), _not_served)
             self._executor.recording.asked(connection, message, now)
-            self._parking.attempt(connection, message.id, lambda: rule(connection, message, now))
+            tenant = connection.tenant
+            if tenant is None:
+                rule = self._rules.get(type(message), _not_served)
+                self._parking.attempt(connection, message.id, lambda: rule(connection, message, now))
+            else:
+                self._parking.attempt(
+                    connection, message.id, lambda: self._for_tenant(connection, tenant, message, now)
+                )
+
+    def _for_tenant(self, connection: Connection, tenant: Asker, message: wm.Request, now: float) -> None:
+        message = gate.admitted(tenant, message)
+        self._rules.get(type(message), _not_served)(connection, message, now)
 
     def closed(self, connection: Connection) -> None:
         """The connection has ended, and with it its leases and what was looked up for it."""
@@ -98,6 +121,7 @@ class Requests:
 
     def close(self) -> None:
         self._flavours.close()
+        self._asking.close()
 
     # ---- answered at once, or not at all
 
@@ -111,7 +135,7 @@ class Requests:
         pid, uid, gid = process.peer(connection.sock)
         connection.who = ev.Who(pid, process.start_time(pid), uid, gid, m.job[:64], cgroup.container(pid))
         self._executor.feed(ev.Opened(connection.number, connection.who))
-        self._server.send(connection, self._host.welcome)
+        self._server.send(connection, self._host.welcome(connection.tenant is None))
 
     def _release(self, connection: Connection, m: wm.Release) -> None:
         if connection.leases.pop(m.lease, None) is not None:  # what is not its own is nobody's business
@@ -120,7 +144,7 @@ class Requests:
             self._executor.feed(ev.Released(connection.number, m.lease))
 
     def _status(self, connection: Connection, m: wm.Status, _now: float) -> None:
-        self._server.send(connection, encode(wm.Result(m.id, [self._host.status()])))
+        self._server.send(connection, encode(wm.Result(m.id, [self._host.status(connection.tenant is None)])))
 
     def _trace(self, connection: Connection, m: wm.Trace, _now: float) -> None:
         self.last_activity = self._before  # whoever watches does not use
@@ -133,15 +157,18 @@ class Requests:
         self._check_place(m.place)
         deadline = _time(now, m.timeout)
 
-        def ask(form: Form) -> None:
-            self._executor.feed(ev.AttachAsked(connection.number, m.id, deadline, form.key, form.ref, form.nbytes))
+        tenant = connection.tenant
 
-        form = self._resolver.quick(m.ref, m.variant, m.prefer)
+        def ask(form: Form) -> None:
+            ref = form.ref if tenant is None else self._ref_for(form, tenant)
+            self._executor.feed(ev.AttachAsked(connection.number, m.id, deadline, form.key, ref, form.nbytes))
+
+        form = self._resolver.quick(m.ref, m.variant, m.prefer, tenant)
         if form is not None:
             ask(form)
             return
-        lookup = Lookup(connection, m.id, lambda: self._resolver.slow(m.ref, m.variant, m.prefer), ask)
-        self._parking.park(lookup, self._lookups, deadline - now)
+        lookup = Lookup(connection, m.id, lambda: self._resolver.slow(m.ref, m.variant, m.prefer, tenant), ask)
+        self._parking.park(lookup, self._pool_for(connection, m.ref), deadline - now)
 
     def _warm(self, connection: Connection, m: wm.Warm, now: float) -> None:
         self._check_place(m.place)
@@ -149,13 +176,14 @@ class Requests:
         ttl = None if m.ttl is None else _time(0.0, m.ttl)
 
         def ask(form: Form, number: int = connection.number, request: int = m.id) -> None:
+            ref = form.ref if connection.tenant is None else self._ref_for(form, connection.tenant)
             if m.dry_run:
                 self._executor.feed(ev.Tick())  # what is due by now, is
                 seen = connection.foresight = connection.foresight if m.together else {}
-                item = self._executor.machine.foresee(seen, form.key, form.ref, form.nbytes, m.evict)
+                item = self._executor.machine.foresee(seen, form.key, ref, form.nbytes, m.evict)
                 self._answer(connection, m.id, item)
                 return
-            what = (number, request, deadline, form.key, form.ref, form.nbytes)
+            what = (number, request, deadline, form.key, ref, form.nbytes)
             self._executor.feed(ev.WarmAsked(*what, ttl=ttl, wait=m.wait, evict=m.evict, dry_run=m.dry_run))
 
         def behind(form: Form) -> None:
@@ -174,7 +202,8 @@ class Requests:
             raise UsageError("the pin is not put", f"its owner or reason is longer than {_WORDS} characters")
 
         def ask(form: Form) -> None:
-            what = (connection.number, m.id, deadline, form.key, form.ref, form.nbytes)
+            ref = form.ref if connection.tenant is None else self._ref_for(form, connection.tenant)
+            what = (connection.number, m.id, deadline, form.key, ref, form.nbytes)
             self._executor.feed(ev.PinAsked(*what, owner=owner, reason=m.reason, expires=expires))
 
         self._flavours.find(connection, m, deadline - now, ask)
@@ -192,6 +221,8 @@ class Requests:
         deadline = _time(now, m.timeout)
 
         def ask(digest: str, ref: str) -> None:
+            if connection.tenant is not None:
+                self._check_eviction(connection.tenant, digest, ref, m.place)
             what = (connection.number, m.id, deadline, m.place, digest, ref, m.idle, m.until_free)
             self._executor.feed(ev.EvictAsked(*what, force=m.force, wait=m.wait, dry_run=m.dry_run))
 
@@ -224,12 +255,14 @@ class Requests:
 
         def ask(digest: str, _ref: str) -> None:
             items = telling.items(self._executor.machine.history(digest), m.limit)
+            if connection.tenant is not None:
+                items = self._executor.discretion.history(connection.tenant, items)
             self._server.send(connection, encode(wm.Result(m.id, items)))
 
-        if m.digest:
+        if m.digest and connection.tenant is None:
             ask(m.digest, "")
         else:
-            self._named(connection, m.id, m.ref, FOREVER, ask)
+            self._named(connection, m.id, f"id:{m.digest}" if m.digest else m.ref, FOREVER, ask)
 
     def _policy(self, connection: Connection, m: wm.SetPolicy, _now: float) -> None:
         self._executor.feed(ev.PolicyAsked(connection.number, m.id, FOREVER, policies.make(m.policy)))
@@ -239,6 +272,8 @@ class Requests:
 
     def _answer(self, connection: Connection, id: int, item: dict[str, object]) -> None:
         """Answer a request that the machine has no part in."""
+        if connection.tenant is not None:
+            (item,) = self._executor.discretion.items(connection.tenant, [item])
         self._executor.recording.answered(connection, id, [item])
         self._server.send(connection, encode(wm.Result(id, [item])))
 
@@ -254,7 +289,7 @@ class Requests:
             ask(named.digest, named.ref)
 
         def failed(error: BaseException) -> bool:
-            if not isinstance(error, NoSuchModel):
+            if not isinstance(error, NoSuchModel) or connection.tenant is not None:
                 return False
             for view in self._executor.machine.residencies():  # it may have left the store, and still be here
                 if text in (view.ref, view.ref.removesuffix(":latest"), f"id:{view.key.digest}"):
@@ -262,12 +297,35 @@ class Requests:
                     return True
             return False
 
-        named = self._resolver.quick_name(text)
+        names = self._resolver.names
+        named = names.quick(text, connection.tenant)
         if named is not None:
             found(named)
             return
-        lookup = Lookup(connection, id, lambda: self._resolver.slow_name(text), found, failed)
-        self._parking.park(lookup, self._lookups, timeout)
+        lookup = Lookup(connection, id, lambda: names.slow(text, connection.tenant), found, failed)
+        self._parking.park(lookup, self._pool_for(connection, text), timeout)
+
+    def _pool_for(self, connection: Connection, text: str) -> Pool:
+        """For a tenant every ref of a digest is looked at: that shall not keep those waiting who name a model."""
+        return self._asking.pool if connection.tenant is not None and text[:3] == "id:" else self._lookups
+
+    def _ref_for(self, form: Form, tenant: Asker) -> str:
+        """The name by which a tenant knows what was found for them, asked once more now that the answer is due."""
+        named = self._resolver.names.readable(form.key.digest, tenant)
+        if named is None:
+            raise unknown(form.ref)
+        return named.ref
+
+    def _check_eviction(self, tenant: Asker, digest: str, ref: str, place: str) -> None:
+        """Raise unless the model is this tenant's own, and nobody else's to use at the moment."""
+        named = self._resolver.names.quick(ref)
+        if named is None or not may_change(named.access, tenant):
+            raise NotPermitted(f"{ref} is not evicted from {place}", "it belongs to another user", "ask its owner")
+        machine = self._executor.machine
+        if any(holder.uid != tenant.uid for holder in machine.holders(digest)):
+            raise InUse(f"{ref} is not evicted from {place}", OTHERS)
+        if any(owner != gate.owner_name(tenant) for owner in machine.pin_owners(digest)):
+            raise Pinned(f"{ref} is not evicted from {place}", "it is pinned by others")
 
     def _check_place(self, place: str) -> None:
         if place not in self._places:

@@ -1,8 +1,8 @@
 """From what a client names to what can be loaded: ref → digest → form, its bytes and its files.
 
-`quick` answers from memory, checked against the store by one stat of the ref's catalog file, and is what the loop
-calls; when it knows nothing (None), `slow` reads the catalog and the sidecar, in a thread. A digest's forms never
-change, so only the step from ref to digest is checked again.
+`quick` answers from memory and is what the loop calls; when it knows nothing (None), `slow` reads the sidecar, in a
+thread. A digest's forms never change, so only the step from ref to digest (names) is checked again. Whose the names
+are to read is decided there: an `asker` is one who is no operator of a shared store.
 """
 
 from __future__ import annotations
@@ -15,25 +15,17 @@ from trims.disk.store import Store
 from trims.errors import NoSuchModel, NoSuchVariant, TrimsError, UsageError
 from trims.linux import memfd
 from trims.manager.loader import Form
+from trims.manager.names import Named, Names
 from trims.manager.variants import Errand, Variants
 from trims.manifest import table_bytes
+from trims.permission import Asker
 from trims.places import HOST
 from trims.residency.events import Key
 
 RAW = "raw"
-_HEX = frozenset("0123456789abcdef")
 _KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-")
 _MOST = 20_000
-"""Names remembered; with more than that, all are forgotten and looked up again."""
-
-
-class Named:
-    """What a ref named when its catalog file was `stamp`."""
-
-    __slots__ = ("digest", "format", "path", "ref", "stamp")
-
-    def __init__(self, ref: str, digest: str, format: str, path: str, stamp: tuple[int, int, int]) -> None:
-        self.ref, self.digest, self.format, self.path, self.stamp = ref, digest, format, path, stamp
+"""Forms remembered; with more than that, all are forgotten and looked up again."""
 
 
 class NeedsBuilding(Exception):
@@ -49,38 +41,21 @@ class Resolver:
 
     def __init__(self, store: Store, variants: Variants, place: str = HOST) -> None:
         self._store, self._variants, self._place = store, variants, place
-        self._catalog = Catalog(store.paths)
-        self._named: dict[str, Named] = {}
         self._forms: dict[tuple[str, str], Form] = {}
-        self._refs: dict[str, tuple[str, str]] = {}  # digest: a ref of it, and what it was imported from
+        self.names = Names(store, Catalog(store.paths), lambda digest: (digest, RAW) in self._forms)
 
     # ---- in the loop
 
-    def quick_name(self, text: str) -> Named | None:
-        """What `text` names, if that is known and still so."""
-        named = self._named.get(text)
-        if named is None:
-            return None
-        if named.path:
-            try:
-                now = os.stat(named.path)
-            except OSError:
-                now = None
-            if now is None or (now.st_mtime_ns, now.st_ino, now.st_size) != named.stamp:
-                self._named.pop(text, None)
-                return None
-        return named
-
-    def quick(self, text: str, variant: str, prefer: str = "") -> Form | None:
+    def quick(self, text: str, variant: str, prefer: str = "", asker: Asker | None = None) -> Form | None:
         """The form an attach names, if that takes no reading."""
-        named = self.quick_name(text)
+        named = self.names.quick(text, asker)
         if named is None:
             return None
         return self._forms.get((named.digest, self._auto(named, prefer) if variant == "auto" else variant))
 
-    def quick_flavour(self, text: str, flavour: str) -> Form | None:
+    def quick_flavour(self, text: str, flavour: str, asker: Asker | None = None) -> Form | None:
         """The form a warm names, if that takes no reading."""
-        named = self.quick_name(text)
+        named = self.names.quick(text, asker)
         if named is None:
             return None
         if flavour in (RAW, "torch") or (flavour == "auto" and named.format != "onnx"):
@@ -93,47 +68,25 @@ class Resolver:
 
     # ---- in a thread
 
-    def slow_name(self, text: str) -> Named:
-        """What `text` names. Raises NoSuchModel, AmbiguousModel, UsageError, Damaged."""
-        if len(self._named) > _MOST or len(self._forms) > _MOST:
-            self._named.clear()
+    def _name(self, text: str, asker: Asker | None) -> Named:
+        if len(self._forms) > _MOST:
             self._forms.clear()
-            self._refs.clear()
-        if is_digest(text[3:]) and text.startswith("id:"):
-            named = self._by_digest(text[3:])
-        else:
-            entry = self._catalog.resolve(text)
-            path = self._store.paths.entry(entry.ref)
-            stamp = _stamp(path)
-            entry = self._catalog.get(entry.ref)  # after the stamp: what changes in between is then noticed
-            named = Named(entry.ref, entry.digest, entry.origin_format, path, stamp)
-            self._refs[entry.digest] = entry.ref, entry.origin_format
-            if text.startswith("id:"):
-                return named  # a prefix may become ambiguous: never remembered
-        self._named[text] = named
-        return named
+        return self.names.quick(text, asker) or self.names.slow(text, asker)
 
-    def _by_digest(self, digest: str) -> Named:
-        """A model by its whole digest: it needs no ref, nor, when it is known already, its container."""
-        ref, format = self._refs.get(digest, (f"id:{digest}", ""))
-        if not (format and (digest, RAW) in self._forms):
-            format = str(read_sidecar(self._store.paths.sidecar(digest)).origin.get("format", ""))
-        return Named(ref, digest, format, "", (0, 0, 0))
-
-    def slow(self, text: str, variant: str, prefer: str = "") -> Form:
+    def slow(self, text: str, variant: str, prefer: str = "", asker: Asker | None = None) -> Form:
         """The form an attach names. Raises what is wrong with it."""
-        named = self.quick_name(text) or self.slow_name(text)
+        named = self._name(text, asker)
         if variant == "auto":
             if not prefer and named.format == "onnx" and os.path.isdir(self._store.paths.variants_of(named.digest)):
                 self._learn_key()
             variant = self._auto(named, prefer)
         return self.form(named, variant)
 
-    def slow_flavour(self, text: str, flavour: str) -> Form:
+    def slow_flavour(self, text: str, flavour: str, asker: Asker | None = None) -> Form:
         """The form a warm names. Raises NeedsBuilding when it has to be made first."""
         if flavour not in (RAW, "torch", "onnxruntime", "auto"):
             raise UsageError(f"no flavour {flavour!r}", "", "flavours are auto, raw, onnxruntime and torch")
-        named = self.quick_name(text) or self.slow_name(text)
+        named = self._name(text, asker)
         if flavour in (RAW, "torch") or (flavour == "auto" and named.format != "onnx"):
             return self.form(named, RAW)
         try:
@@ -203,15 +156,3 @@ class Resolver:
 def is_key(text: str) -> bool:
     """Whether `text` may be the key of a variant: it becomes a file name."""
     return 0 < len(text) <= 100 and set(text) <= _KEY and text[0] not in ".-" and text != RAW
-
-
-def is_digest(text: str) -> bool:
-    return len(text) == 64 and set(text) <= _HEX
-
-
-def _stamp(path: str) -> tuple[int, int, int]:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return (0, 0, 0)
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size

@@ -17,10 +17,11 @@ from trims import units
 from trims.config import Config
 from trims.config import load as load_config
 from trims.devices.host import HostDevice
-from trims.disk.store import open_store
-from trims.errors import TrimsError
+from trims.disk.store import Store, open_store
+from trims.errors import TrimsError, UsageError
 from trims.linux import memfd
 from trims.manager import neighbours, runtime, systemd
+from trims.manager.doors import Doors, operators
 from trims.manager.life import Manager
 from trims.manager.logfile import Log
 from trims.paths import RuntimePaths
@@ -33,7 +34,7 @@ SPARE = 256 << 20
 CONNECTIONS = 4096
 TOLD = (
     "budget.host", "budget.spare", "budget.pin_cap", "residency.ttl", "residency.policy", "residency.min_resident",
-    "manager.idle_exit", "manager.log",
+    "manager.idle_exit", "manager.log", "manager.scope", "manager.operators",
 )  # fmt: skip
 """What a manager tells of its configuration; where it listens and which store it serves it says besides."""
 
@@ -43,7 +44,7 @@ Ready = Callable[[dict[str, Any]], None]
 def run(config: Config, detached: bool, ready: Ready) -> int:
     """Be the manager of this configuration until it ends. ready: called once it serves. Raises TrimsError before."""
     paths = RuntimePaths(config.own_socket)
-    runtime.prepare(paths)
+    runtime.prepare(paths, config["manager.scope"] == "system")
     with ExitStack() as stack:
         log = Log(paths.log if detached else None, config["manager.log"])
         stack.callback(log.close)
@@ -62,7 +63,11 @@ def run(config: Config, detached: bool, ready: Ready) -> int:
 
 
 def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
-    store = open_store(config.store)
+    store, doors = (
+        open_store(config.store),
+        Doors(config["manager.scope"] == "system", operators(config["manager.operators"])),
+    )
+    _check_store(store, doors.system)
     for key in ("budget.host", "budget.spare", "budget.pin_cap"):
         config[key]  # a bad one is named with where it is from
     budgets = {HOST: neighbours.host_budget(config, paths, log.write)}
@@ -73,7 +78,7 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
     memfd.make_undumpable()
     _raise_limits()
     given = systemd.listener()
-    listener = given or runtime.listen(paths)
+    listener = given or runtime.listen(paths, doors.system)
     try:
         return Manager(
             paths,
@@ -83,16 +88,27 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
             listener,
             log.write,
             settings={key: config.text(key) for key in TOLD},
-            cap=_connections(),
+            cap=_connections(doors.system, config["quota.connections"]),
             own_socket=given is None,
             spare=spare,
             idle_exit=config["manager.idle_exit"],
+            doors=doors,
         )
     except BaseException:
         listener.close()
         if given is None:
             os.unlink(paths.socket)  # nobody listens: it would only look like a manager that died
         raise
+
+
+def _check_store(store: Store, system: bool) -> None:
+    """The scope of a store is that of its manager: what one user imported has no owner, what is shared has."""
+    if system and not store.system:
+        hint = "make one with `trims init --system`"
+        raise UsageError(f"{store.root} cannot be served to all", "it is a store of one user's scope", hint)
+    if store.system and not system:
+        hint = "start the manager with --scope system"
+        raise UsageError(f"{store.root} cannot be served so", "it is a store that users share", hint)
 
 
 def _spare(config: Config, budget: int) -> int:
@@ -106,9 +122,11 @@ def _raise_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _connections() -> int:
+def _connections(system: bool, quota: int) -> int:
+    """How many one user may have: half of what may be open, an eighth of a shared manager; or `quota`."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(16, min(CONNECTIONS, soft // 2))
+    most = max(16, min(CONNECTIONS, soft // (8 if system else 2)))
+    return min(most, quota) if quota else most
 
 
 def _on_signals(manager: Manager, stack: ExitStack) -> None:

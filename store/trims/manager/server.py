@@ -10,7 +10,6 @@ is taken within DELIVERY seconds; no more connections of one user than the cap.
 
 from __future__ import annotations
 
-import errno
 import heapq
 import select
 import socket
@@ -20,9 +19,11 @@ from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
-from trims.errors import NotPermitted, ProtocolError, TrimsError
+from trims.errors import ProtocolError, TrimsError
 from trims.linux import process
 from trims.manager.connection import INBOX_LIMIT, QUEUE_LIMIT, Connection
+from trims.manager.doors import Doors
+from trims.manager.entrance import Entrance
 from trims.wire.framing import encode
 from trims.wire.messages import Message, Refused
 
@@ -30,7 +31,6 @@ HELLO = 10.0
 DELIVERY = 1.0
 RETRY = 0.02
 """Seconds until an undelivered descriptor is looked at again, should the kernel's word not reach us."""
-_ACCEPTS = 64  # connections taken in one turn: those who are there already are served between
 _READ, _BROKEN = select.EPOLLIN, select.EPOLLHUP | select.EPOLLERR
 
 
@@ -50,13 +50,12 @@ class Server:
     """The loop. `serve` runs it until `stop`."""
 
     def __init__(
-        self, listener: socket.socket, service: Service, log: Callable[[str, str], None], uids: set[int], cap: int
+        self, listener: socket.socket, service: Service, log: Callable[[str, str], None], doors: Doors, cap: int
     ) -> None:
         self.connections: dict[int, Connection] = {}
-        self._service, self._log, self._uids, self._cap = service, log, uids, cap
+        self._service, self._log, self._doors, self._cap = service, log, doors, cap
         self._poll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
-        self._listener: socket.socket | None = None
         self._numbers = count(1)
         self._per_uid: Counter[int] = Counter()
         self._to_send: dict[Connection, None] = {}
@@ -66,14 +65,14 @@ class Server:
         self._again = False  # something changed after the service came to rest
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._running = True
-        self._listen(listener)
+        self._entrance = Entrance(listener, self, log, self._take)
 
     # ---- for the service
 
-    def send(self, connection: Connection, frame: bytes, fd: int = -1) -> None:
-        """Send a frame, at the end of this turn, with a descriptor that stays the caller's."""
+    def send(self, connection: Connection, frame: bytes, fd: int = -1, given: bool = False) -> None:
+        """Send a frame, at the end of this turn, with a descriptor that stays the caller's, unless it is given."""
+        connection.queue(frame, fd, given)
         if not connection.closed:
-            connection.queue(frame, fd)
             self._to_send[connection] = None
 
     def refuse(self, connection: Connection, error: TrimsError) -> None:
@@ -102,8 +101,7 @@ class Server:
         self._per_uid[connection.uid] -= 1
         connection.close()
         self._service.closed(connection)
-        if self._listener is not None and self._listener.fileno() not in self._handlers:
-            self._watch_listener()
+        self._entrance.reopen()
 
     def resume(self, connection: Connection) -> None:
         """What the connection waited for is there: go on with the messages behind it."""
@@ -162,10 +160,7 @@ class Server:
         self._poll.close()
 
     def stop_listening(self) -> None:
-        if self._listener is not None:
-            self.unwatch(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+        self._entrance.close()
 
     def _patience(self, due: float | None, now: float) -> float:
         times = [when for when in (due, self._timers[0][0] if self._timers else None) if when is not None]
@@ -198,47 +193,22 @@ class Server:
 
     # ---- connections
 
-    def _listen(self, listener: socket.socket) -> None:
-        listener.setblocking(False)
-        self._listener = listener
-        self._watch_listener()
-
-    def _watch_listener(self) -> None:
-        if self._listener is not None:
-            self.watch(self._listener.fileno(), self._accept)
-
-    def _accept(self, _events: int) -> None:
-        for _ in range(_ACCEPTS):
-            if self._listener is None:
-                return
-            try:
-                sock, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._log(f"no connection can be taken: {error.strerror}", "warning")
-                    self.unwatch(self._listener.fileno())  # until one closes, or a while has passed
-                    self.at(time.monotonic() + 1.0, self._listen_again)
-                    return
-                continue
-            self._take(sock)
-
-    def _listen_again(self) -> None:
-        if self._listener is not None and self._listener.fileno() not in self._handlers:
-            self._watch_listener()
-
     def _take(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         _, uid, _ = process.peer(sock)
-        connection = Connection(next(self._numbers), sock, uid)
+        tenant, refusal = None, None
+        try:
+            tenant = self._doors.admit(sock)
+        except TrimsError as error:
+            refusal = error
+        connection = Connection(next(self._numbers), sock, uid, tenant)
         self._per_uid[uid] += 1
         self.connections[connection.number] = connection
         self._handlers[connection.fd] = lambda events: self._on_client(connection, events)
         connection.watching = _READ
         self._poll.register(connection.fd, _READ)
-        if uid not in self._uids:
-            self.refuse(connection, NotPermitted("the manager serves another user", f"it does not serve uid {uid}"))
+        if refusal is not None:
+            self.refuse(connection, refusal)
         elif self._per_uid[uid] > self._cap:
             self.refuse(connection, TrimsError("too many connections", f"one user may have {self._cap}"))
         else:

@@ -38,6 +38,7 @@ from trims.residency.events import (
     UnpinAsked,
     WaitAsked,
     WarmAsked,
+    Who,
 )
 from trims.residency.foreseeing import Foresight, foresee
 from trims.residency.leases import LeaseView
@@ -115,6 +116,17 @@ class Machine:
 
     def leases_of(self, key: Key) -> list[LeaseView]:
         return list(self._core.leases.of(key))
+
+    def holders(self, digest: str) -> Iterator[Who]:
+        """Who holds a lease on any form of a model, in any place, or waits for one."""
+        for residency in self._core.of_digest(digest):
+            yield from (lease.who for lease in self._core.leases.of(residency.key))
+            yield from (waiter.who for waiter in residency.live_waiters())
+
+    def pin_owners(self, digest: str) -> Iterator[str]:
+        """Whose pins are on any form of a model, in any place."""
+        for residency in self._core.of_digest(digest):
+            yield from residency.pins
 
     def waiters(self, key: Key) -> list[Ask]:
         """(conn, request) of everybody who waits for `key` to be resident and expects an answer."""
