@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-import weakref
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -98,7 +97,6 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
         self._regions = {first.variant: first.region}
         self._raw = first.region if first.variant == RAW else None
         self._watches: list[Watch] = [first.region.watch()]
-        self._copies: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._closed = False
 
     # ---- tensors
@@ -215,13 +213,11 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
         """
         from trims.client.memory import measure
 
-        return measure(self._watches, sum(nbytes for _, nbytes in list(self._copies.values())))
+        return measure(self._watches)
 
     def count_copy(self, owner: object, nbytes: int) -> None:
         """Have `memory` count `nbytes` as copied for this process, as long as `owner` lives; for integrations."""
-        copies = self._copies  # by the reference's id: tensors neither hash nor compare as things
-        made = weakref.ref(owner, lambda ref: copies.pop(id(ref), None))
-        copies[id(made)] = (made, nbytes)
+        self._watches[0].count(owner, nbytes)
 
     # ---- the end
 

@@ -169,11 +169,12 @@ class Watch:
     nbytes: the region's. own: whether it is memory of this process alone.
     """
 
-    __slots__ = ("_private", "_shared", "nbytes", "own")
+    __slots__ = ("_copies", "_private", "_shared", "nbytes", "own")
 
     def __init__(self, shared: weakref.ref[Any], nbytes: int, own: bool) -> None:
         self._shared = shared
         self._private: list[weakref.ref[Any]] = []
+        self._copies: dict[int, tuple[weakref.ref[Any], int]] = {}
         self.nbytes, self.own = nbytes, own
 
     def __call__(self) -> bool:
@@ -182,6 +183,17 @@ class Watch:
     def add(self, mapped: weakref.ref[Any]) -> None:
         """Watch one more copy-on-write map of the region."""
         self._private = [known for known in self._private if known() is not None] + [mapped]
+
+    def count(self, owner: object, nbytes: int) -> None:
+        """Know of `nbytes` copied out of the region, for as long as `owner` lives."""
+        copies = self._copies  # by the reference's id: tensors neither hash nor compare as things
+        made = weakref.ref(owner, lambda ref: copies.pop(id(ref), None))
+        copies[id(made)] = (made, nbytes)
+
+    @property
+    def copied(self) -> int:
+        """Bytes copied out of the region that still live."""
+        return sum(nbytes for _, nbytes in list(self._copies.values()))
 
     def private(self) -> list[_Map]:
         """The copy-on-write maps that are still used."""

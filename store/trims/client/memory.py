@@ -16,8 +16,8 @@ class Memory:
 
     shared: mapped from memory, or a file, that all users of the model share; each form of it once.
     written: pages of copy-on-write maps that this process has written to and therefore has to itself.
-    copied: what was copied for this process alone: buffers of torch modules, what a framework would not take without a
-        copy, a compressed model opened without a manager.
+    copied: what was copied for this process alone: buffers of torch modules, small tensors that are equal and must be
+        writable apart, what a framework would not take without a copy, a compressed model opened without a manager.
 
     What a framework makes inside of itself from the weights (matrices that ONNX Runtime packs, say) is not known here.
     """
@@ -32,10 +32,11 @@ class Memory:
         return self.written + self.copied
 
 
-def measure(watches: Iterable[Watch], copied: int) -> Memory:
-    """The memory of the regions watched. copied: bytes of other copies. Raises TrimsError without /proc."""
-    shared = written = 0
+def measure(watches: Iterable[Watch]) -> Memory:
+    """The memory of the regions watched. Raises TrimsError without /proc."""
+    shared = written = copied = 0
     for watch in watches:
+        copied += watch.copied
         if not watch():
             continue
         if watch.own:

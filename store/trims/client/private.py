@@ -56,6 +56,7 @@ class Private:
         if nbytes > _SMALL:
             return self._region.private_base(self._keep, offset, nbytes)
         room = np.empty(nbytes + _ALIGNED, np.uint8)
+        self._region.watch().count(room, nbytes)
         skip = -room.ctypes.data % _ALIGNED
         made = room[skip : skip + nbytes]
         made[:] = self._region.base[offset : offset + nbytes]

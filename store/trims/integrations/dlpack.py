@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trims.client.private import Private
 from trims.manifest import STORAGE
 
 if TYPE_CHECKING:
@@ -76,5 +77,5 @@ class Shared:
 
 def tensors(model: Model) -> dict[str, Shared]:
     """Every tensor of `model` by name, without a copy; what consumers write is private to this process and counted."""
-    region = model.region()
-    return {name: Shared(array) for name, array in region.views(region.private_base()).items()}
+    private = Private(model.region())
+    return {name: Shared(private.array(name)) for name in private.views}

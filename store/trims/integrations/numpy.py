@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trims.client.private import Private
+
 if TYPE_CHECKING:
     from trims.client.handle import Model
 
 
 def arrays(model: Model, writable: bool = False) -> dict[str, np.ndarray[Any, Any]]:
-    """Every tensor of `model` by name, without a copy. Tied ones share memory.
+    """Every tensor of `model` by name, without a copy. Equal ones may be the same memory, unless they are writable.
 
     writable: on a copy-on-write map of their own: a write copies the page that it touches (see `Model.memory`), and no
         other process, nor any other array of this one, sees it. Otherwise writing raises ValueError.
     """
     region = model.region()
-    return region.views(region.private_base() if writable else None)
+    if not writable:
+        return region.views()
+    private = Private(region)
+    return {name: private.array(name) for name in private.views}
