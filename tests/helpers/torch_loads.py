@@ -45,6 +45,8 @@ def make(directory: pathlib.Path) -> None:
     torch.save({"w": weight}, directory / "legacy.pt", _use_new_zipfile_serialization=False)
     plain = {name: tensor.detach().contiguous().clone() for name, tensor in state.items()}
     safetensors.torch.save_file(plain, directory / "state.safetensors", metadata={"format": "pt", "by": "test"})
+    torch.save({"w": torch.ones(500), "is": "old"}, directory / "old.pt")
+    safetensors.torch.save_file({"w": torch.ones(500)}, directory / "old.safetensors", metadata={"is": "old"})
     arrays = {"x": np.arange(50000.0), "y": np.ones((3, 4), np.float16), "z": np.zeros((0, 2), np.int8)}
     safetensors.numpy.save_file({**arrays, "again": arrays["x"]}, directory / "arrays.safetensors")
 
@@ -151,6 +153,19 @@ class Link(os.PathLike[str]):
         self.path.symlink_to("state.pt")
 
     def __fspath__(self) -> str:
+        return str(self.path)
+
+
+class Fickle(os.PathLike[str]):
+    """A path whose file becomes another one when it is asked for the nth time."""
+
+    def __init__(self, path: pathlib.Path, new: pathlib.Path, nth: int) -> None:
+        self.path, self.new, self.left = path, new, nth
+
+    def __fspath__(self) -> str:
+        self.left -= 1
+        if self.left == 0:
+            os.replace(self.new, self.path)
         return str(self.path)
 
 
@@ -277,7 +292,33 @@ def objects(directory: pathlib.Path) -> Iterator[None]:
     yield
 
 
+def replacements(directory: pathlib.Path) -> Iterator[None]:
+    """A file that is replaced while it is loaded: what is loaded is the one, or the other."""
+    import safetensors
+    import safetensors.torch
+
+    new = {"w": torch.zeros(500), "is": "new"}
+    path, other = directory / "old.pt", directory / "new.pt"
+    before = path.read_bytes()
+    for nth in range(1, 10):
+        torch.save(new, other)
+        found = torch.load(Fickle(path, other, nth))
+        assert found["is"] == ("old" if bool(found["w"].any()) else "new"), nth
+        path.write_bytes(before)
+        yield
+    path, other = directory / "old.safetensors", directory / "new.safetensors"
+    before = path.read_bytes()
+    for nth in range(1, 10):
+        safetensors.torch.save_file({"w": new["w"]}, other, metadata={"is": "new"})
+        file = safetensors.safe_open(Fickle(path, other, nth), "pt")
+        assert file.metadata()["is"] == ("old" if bool(file.get_tensor("w").any()) else "new"), nth
+        path.write_bytes(before)
+        yield
+
+
+PARTS = (load_checkpoints, open_safetensors, neighbours, objects, replacements)
+
 if __name__ == "__main__":
     where = pathlib.Path(sys.argv[1])
     assert hasattr(torch.load, "__wrapped__"), "nothing is redirected"
-    print(sum(1 for part in (load_checkpoints, open_safetensors, neighbours, objects) for _ in part(where)))
+    print(sum(1 for part in PARTS for _ in part(where)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 
+from trims.disk.fingerprint import FileKey
 from trims.redirect import deciding
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
@@ -33,11 +34,19 @@ def _substitute(real: Any) -> Any:
             def native() -> Any:
                 return real(*args, **options)
 
-            asked = _asked(*args, **options)
+            asked = None if deciding.is_ours() else _asked(*args, **options)
             if asked is None:
                 return native()
             path, framework = asked
-            return deciding.load(path, "safetensors", lambda decision: _open(decision, native, framework, cls), native)
+            key = _key(path)  # before it is recognised: what is opened afterwards must be this
+
+            def ours(decision: Decision) -> Any:
+                file = _open(decision, native, framework, cls)
+                if key is None or _key(path) != key:
+                    raise deciding.Unsuited("it was replaced while it was opened")
+                return file
+
+            return deciding.load(path, "safetensors", ours, native)
 
         def __instancecheck__(cls, instance: Any) -> bool:
             return isinstance(instance, real) or type.__instancecheck__(cls, instance)
@@ -53,6 +62,10 @@ def _substitute(real: Any) -> Any:
         safe_open.get_tensors = _get_tensors  # type: ignore[attr-defined]
     safe_open.__module__, safe_open.__qualname__ = real.__module__, real.__qualname__
     return safe_open
+
+
+def _key(path: Any) -> FileKey | None:
+    return deciding.guard(lambda: FileKey.of(os.stat(path)))
 
 
 def _asked(

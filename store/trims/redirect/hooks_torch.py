@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 
+from trims.disk.fingerprint import FileKey
 from trims.redirect import deciding
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
@@ -44,12 +45,18 @@ def _load(serialization: Any, original: Callable[..., Any]) -> Callable[..., Any
             return original(f, map_location, pickle_module, **options)
 
         def ours(decision: Decision) -> Any:
-            others = _mapped(f) if _is_mapped(options.get("mmap")) else None
-            unmapped = {**options, "mmap": False}
-            return _shared(decision, others, lambda: original(f, map_location, pickle_module, **unmapped))
+            storages = _Storages(decision, key, _is_mapped(options.get("mmap")))
+            _given.storages = storages
+            try:
+                result = original(f, map_location, pickle_module, **{**options, "mmap": False})
+            finally:
+                _given.storages = None
+            decision.nbytes = storages.nbytes
+            return result
 
-        if not _suits(serialization, f, map_location, options.get("mmap")):
+        if deciding.is_ours() or not _suits(serialization, f, map_location, options.get("mmap")):
             return native()
+        key = _key(os.stat, f)  # before it is recognised: what is opened afterwards must be this
         return deciding.load(f, "torch", ours, native)
 
     return load
@@ -57,7 +64,7 @@ def _load(serialization: Any, original: Callable[..., Any]) -> Callable[..., Any
 
 def _suits(serialization: Any, f: Any, map_location: Any, mapped: Any) -> bool:
     """Whether a load is of the kind that can be done here: the others are not worth a word."""
-    if not isinstance(f, (str, os.PathLike)) or str(f).endswith(".safetensors"):  # those go on to safetensors
+    if not isinstance(f, (str, os.PathLike)) or os.fspath(f).endswith(".safetensors"):  # those go on to safetensors
         return False
     if mapped is not False and getattr(serialization, "get_default_mmap_options", int)() == memory.MAP_SHARED:
         return False
@@ -72,44 +79,28 @@ def _is_mapped(mapped: Any) -> bool:
     return bool(mapped)
 
 
-def _mapped(path: Any) -> Callable[[int, int], Any]:
-    """What gives bytes of a file (offset, nbytes) as torch's reader does, but from a private map."""
-    torch = sys.modules["torch"]
-    whole = torch.UntypedStorage.from_file(os.fspath(path), False, os.path.getsize(path))
-    return lambda offset, nbytes: torch.empty(0, dtype=torch.uint8).set_(whole[offset : offset + nbytes])
-
-
-def _shared(decision: Decision, others: Callable[[int, int], Any] | None, load: Callable[[], Any]) -> Any:
-    """What `load` gives when the storages of the archive that it opens are those of the model.
-
-    others: what gives the bytes of those that the model does not have; None when torch is to read them.
-    """
-    known = decision.known
-    why = next((why for name, why in _UNSUITED.items() if known.extra.get(name)), "")
-    if known.kind != "torch" or why:
-        raise deciding.Unsuited(why or f"it was imported as {known.kind}")
-    if not known.extra.get("storages"):
-        raise deciding.Unsuited("none of its storages is one tensor of the model")
-    storages = _Storages(decision, others)
-    _given.storages = storages
-    try:
-        result = load()
-    finally:
-        _given.storages = None
-    decision.nbytes = storages.nbytes
-    return result
+def _key(stat: Callable[[Any], os.stat_result], file: Any) -> FileKey | None:
+    return deciding.guard(lambda: FileKey.of(stat(file)))
 
 
 class _Storages:
-    """The storages of one archive that the model has. nbytes: those that were taken."""
+    """The storages of one archive that the model has. nbytes: those that were taken.
 
-    def __init__(self, decision: Decision, others: Callable[[int, int], Any] | None) -> None:
+    key: of the file that was recognised. mapped: whether torch would have mapped the others.
+    """
+
+    def __init__(self, decision: Decision, key: FileKey | None, mapped: bool) -> None:
+        known = decision.known
+        why = next((why for name, why in _UNSUITED.items() if known.extra.get(name)), "")
+        if known.kind != "torch" or why:
+            raise deciding.Unsuited(why or f"it was imported as {known.kind}")
+        if not known.extra.get("storages"):
+            raise deciding.Unsuited("none of its storages is one tensor of the model")
         from trims.integrations.torch import Storages
 
-        self.others = others
-
-        self._names: dict[str, str] = decision.known.extra["storages"]
+        self._names: dict[str, str] = known.extra["storages"]
         self._storages = Storages(decision.model(), keep=True)
+        self.key, self.mapped = key, mapped
         self.nbytes = 0
 
     def get(self, record: str, nbytes: int) -> Any:
@@ -128,27 +119,38 @@ def _reader(original: Any) -> Any:
     """torch's opener of archives; for the one that is waited for, it gives a reader of ours."""
 
     class _open_zipfile_reader(original):  # type: ignore[misc]  # noqa: N801  torch's name
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
+        def __init__(self, file: Any) -> None:
+            super().__init__(file)
             self.file_like: Any
             storages, _given.storages = getattr(_given, "storages", None), None
             if storages is not None:
-                self.file_like = _Reader(self.file_like, storages)
+                if storages.key is None or _key(os.fstat, file.fileno()) != storages.key:
+                    raise deciding.Unsuited("it was replaced while it was opened")
+                others = _others(file.fileno()) if storages.mapped else None
+                self.file_like = _Reader(self.file_like, storages, others)
 
     return _open_zipfile_reader
 
 
-class _Reader:
-    """torch's reader of an archive, but for the storages that the model has."""
+def _others(fd: int) -> Callable[[int, int], Any]:
+    """What gives bytes of a file (offset, nbytes) as torch's reader does, but from a private map."""
+    torch = sys.modules["torch"]
+    whole = torch.UntypedStorage.from_file(f"/proc/self/fd/{fd}", False, os.fstat(fd).st_size)
+    return lambda offset, nbytes: torch.empty(0, dtype=torch.uint8).set_(whole[offset : offset + nbytes])
 
-    def __init__(self, reader: Any, storages: _Storages) -> None:
-        self._reader, self._storages = reader, storages
+
+class _Reader:
+    """torch's reader of an archive, but for the storages that the model has. others: what gives the bytes of the rest,
+    if not torch's reader."""
+
+    def __init__(self, reader: Any, storages: _Storages, others: Callable[[int, int], Any] | None) -> None:
+        self._reader, self._storages, self._others = reader, storages, others
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)
 
     def get_storage_from_record(self, record: str, nbytes: int, kind: Any) -> Any:
         found = self._storages.get(record, nbytes)
-        if found is None and self._storages.others is not None:
-            found = self._storages.others(self._reader.get_record_offset(record), nbytes)
+        if found is None and self._others is not None:
+            found = self._others(self._reader.get_record_offset(record), nbytes)
         return self._reader.get_storage_from_record(record, nbytes, kind) if found is None else found
