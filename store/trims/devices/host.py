@@ -4,8 +4,8 @@ Each part's pages are there before it is filled, so a machine or cgroup without 
 SIGBUS. They come in the threads that fill, so that making pages and reading go side by side; all of them first took
 half as long again (168 MiB on two cores: 296 against 206 ms from disk, 139 against 97 from the page cache).
 
-At the seal the writable map and descriptor go; what remains is a file of mode 0400 that cannot be changed. A region that
-was handed out is never used again for another model: a mapping can outlive its lease.
+At the seal the writable map and descriptor go; what remains is a file of mode 0400 that cannot be changed. A region
+that was handed out is never used again for another model: a mapping can outlive its lease.
 """
 
 from __future__ import annotations
