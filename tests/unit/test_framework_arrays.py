@@ -18,7 +18,7 @@ import trims
 from trims.client import connections
 from trims.disk.ingest import import_model
 from trims.disk.store import Store, create_store
-from trims.errors import UsageError
+from trims.errors import DeviceLost, UsageError
 from trims.integrations import dlpack
 from trims.manifest import ITEM_SIZES, STORAGE
 
@@ -192,6 +192,12 @@ def test_a_framework_that_is_missing_is_named(store: Store) -> None:
         trims.open("m") as model,
         pytest.raises(UsageError, match=r"^cupy is not installed \(pip install cupy-cuda12x\)"),
     ):
+        model.cupy()
+
+
+@pytest.mark.skipif(not HAS_CUPY or capabilities.has_gpu(), reason="CuPy is not installed, or has a GPU")
+def test_a_gpu_that_is_missing_is_an_error_in_one_line(store: Store) -> None:
+    with trims.open("m") as model, pytest.raises(DeviceLost, match="^m:latest cannot be copied to a GPU: [^\n]*$"):
         model.cupy()
 
 

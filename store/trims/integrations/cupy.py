@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import cupy
 
-from trims.errors import DeviceLost, UsageError
+from trims.errors import DeviceLost
 
 if TYPE_CHECKING:
     from trims.client.handle import Model
@@ -28,5 +28,3 @@ def arrays(model: Model, device: int | None = None) -> dict[str, cupy.ndarray]:
             }
     except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.memory.OutOfMemoryError) as error:
         raise DeviceLost(f"{model.ref} cannot be copied to a GPU", str(error), "see `nvidia-smi`") from None
-    except TypeError as error:
-        raise UsageError(f"{model.ref} cannot be used by CuPy", str(error), "it has a dtype CuPy lacks") from None
