@@ -197,7 +197,7 @@ def test_a_framework_that_is_missing_is_named(store: Store) -> None:
 
 @pytest.mark.skipif(not HAS_CUPY or capabilities.has_gpu(), reason="CuPy is not installed, or has a GPU")
 def test_a_gpu_that_is_missing_is_an_error_in_one_line(store: Store) -> None:
-    with trims.open("m") as model, pytest.raises(DeviceLost, match="^m:latest cannot be copied to a GPU: [^\n]*$"):
+    with trims.open("m") as model, pytest.raises(DeviceLost, match=r"^m:latest cannot be copied to a GPU: [^\n]*$"):
         model.cupy()
 
 
