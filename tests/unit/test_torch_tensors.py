@@ -159,6 +159,51 @@ def test_a_module_gets_its_parameters_without_a_copy_and_its_buffers_privately(s
     assert not model.in_use
 
 
+class Tied(torch.nn.Module):
+    """A network that uses one parameter twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Linear(4, 4, bias=False)
+        self.outer = torch.nn.Linear(4, 4, bias=False)
+        self.outer.weight = self.inner.weight
+
+
+@pytest.mark.parametrize("names", [["inner.weight", "outer.weight"], ["inner.weight"], ["outer.weight"]])
+def test_what_a_module_ties_stays_tied(store: Store, names: list[str]) -> None:
+    """Also when the file has one of the names, as safetensors files do."""
+    weight = np.arange(16, dtype=np.float32).reshape(4, 4)
+    import_model(store, sources.source(dict.fromkeys(names, weight)), "tied")
+    with torch.device("meta"):
+        module = Tied()
+    with trims.open("tied") as model:
+        load_into(module, model)
+    assert module.inner.weight is module.outer.weight
+    assert module.inner.weight.detach().numpy().tobytes() == weight.tobytes()
+
+
+def test_the_copies_of_buffers_are_counted(saved: torch.nn.Module) -> None:
+    with torch.device("meta"):
+        module = network()
+    with trims.open("net") as model:
+        load_into(module, model)
+        assert model.memory().copied >= sum(buffer.nbytes for buffer in module.buffers())
+        assert model.memory().written == 0
+        del module
+        gc.collect()
+        assert model.memory().copied == 0
+
+
+def test_a_tensor_is_saved_without_the_rest_of_the_model(store: Store, home: Path) -> None:
+    arrays = {"half": sources.bfloat16(np.ones(64, np.float32)), "big": np.ones(1 << 18, np.float32)}
+    tensors = [sources.tensor("half", arrays["half"], "bfloat16"), sources.tensor("big", arrays["big"])]
+    import_model(store, sources.CodeSource(tensors), "two")
+    with trims.open("two") as model:
+        torch.save(model.torch()["half"], home / "half.pt")
+        assert model.torch()["half"].untyped_storage().nbytes() == 128
+    assert (home / "half.pt").stat().st_size < 4096
+
+
 def test_what_does_not_fit_is_named(saved: torch.nn.Module) -> None:
     with trims.open("net") as model:
         with pytest.raises(UsageError, match="net:latest does not fit the module"):
