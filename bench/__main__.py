@@ -17,6 +17,7 @@ BENCHMARKS = {
     "start": "from opening a model to its first result, and the parts of that",
     "torch": "PyTorch modules, beside torch.load and safetensors",
     "memory": "memory of 8 processes with one model",
+    "pipeline": "pipelines of three processes, native and under trims exec",
     "warm": "disk to host, beside raw reads",
     "import": "import, beside cp and fsync",
     "cli": "commands, beside python -c pass",
