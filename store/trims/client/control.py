@@ -130,20 +130,29 @@ class Control:
     def _next(self, deadline: float, late: str) -> bytes:
         """The body of the next message."""
         while not self._frames:
-            left = deadline - time.monotonic()
             try:
-                self._sock.settimeout(max(0.001, min(left, _LONGEST)))
-                data = self._sock.recv(1 << 16)
+                self._sock.settimeout(max(0.001, min(deadline - time.monotonic(), _LONGEST)))
+                self._receive()
             except TimeoutError:
                 raise ManagerUnreachable(
                     f"the manager at {self.socket_path} is stuck", late, "see `trims logs`, then `trims restart --now`"
                 ) from None
-            except OSError:
-                data = b""
-            if not data:
-                raise ManagerUnreachable("the manager is gone", _BROKEN, "see `trims logs`")
-            self._frames += self._splitter.split(data)
         return self._frames.pop(0)
+
+    def _receive(self) -> None:
+        """Take what arrives, within the socket's timeout. Raises TimeoutError."""
+        try:
+            data = self._recv()
+        except TimeoutError:
+            raise
+        except OSError:
+            data = b""
+        if not data:
+            raise ManagerUnreachable("the manager is gone", _BROKEN, "see `trims logs`")
+        self._frames += self._splitter.split(data)
+
+    def _recv(self) -> bytes:
+        return self._sock.recv(1 << 16)
 
 
 def _parse(body: bytes) -> Item:

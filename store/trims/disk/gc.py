@@ -10,6 +10,7 @@ known of the files that a model was imported from goes with it, and is not count
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -123,6 +124,16 @@ def _temporary(store: Store) -> list[Garbage]:
     return found
 
 
+def sweep(store: Store, lock_timeout: float = 0.0) -> int:
+    """Remove what importers that were killed left in `tmp/`; bytes freed. Raises LockTimeout while an import runs."""
+    with flock.held(store.paths.lock, exclusive=True, timeout=lock_timeout):
+        found = _temporary(store)
+        try:
+            return sum(item.nbytes for item in found if _remove(item))
+        except OSError as error:
+            raise atomic.translate(error, "removing what is left of imports") from None
+
+
 def _sources(store: Store) -> list[Garbage]:
     """Records of files whose models have left already, or that are damaged; the others go with their model."""
     return [
@@ -149,7 +160,10 @@ def _remove(item: Garbage) -> bool:
         return False
     for path in item.files:
         step("before unlink")
-        atomic.with_suppressed_missing(path)
+        if os.path.isdir(path):  # the files of an import that others did for its user
+            shutil.rmtree(path)
+        else:
+            atomic.with_suppressed_missing(path)
     step("before directory fsync")
     atomic.fsync_path(os.path.dirname(item.files[-1]))
     return True
@@ -180,6 +194,8 @@ def _size(files: tuple[str, ...]) -> int:
     for path in files:
         try:
             total += os.stat(path).st_blocks * 512
+            if os.path.isdir(path):
+                total += _size(tuple(f"{path}/{name}" for name in os.listdir(path)))
         except FileNotFoundError:
             continue
     return total

@@ -52,6 +52,16 @@ class ImportResult:
     seconds: float
     replaced: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """In the protocol's words."""
+        entry = self.entry
+        return {
+            "ref": entry.ref, "digest": entry.digest, "format": entry.origin_format, "tensors": entry.tensors,
+            "nbytes": entry.nbytes, "codec": entry.codec, "container": entry.stored, "already": self.already,
+            "nbytes_in": self.nbytes_in, "stored": self.stored, "deduplicated": self.deduplicated,
+            "seconds": self.seconds, "replaced": self.replaced,
+        }  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class _Target:

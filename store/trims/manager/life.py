@@ -23,6 +23,7 @@ from trims.manager.connection import Connection
 from trims.manager.discretion import Discretion
 from trims.manager.doors import Doors
 from trims.manager.executor import Executor
+from trims.manager.importing import Importing
 from trims.manager.inheritance import Inheritance
 from trims.manager.publisher import Publisher
 from trims.manager.requests import Requests
@@ -83,6 +84,8 @@ class Manager:
         self.server = self.executor.server = Server(listener, self, log, doors, cap)
         self.executor.discretion = Discretion(resolver.names)
         asking = Asking(store, paths.index, resolver.names, self.executor, self.server, self._mailbox)
+        self._importing = Importing(store, resolver.names.forget, self.executor, self.server, self._mailbox)
+        asking.rules.update(self._importing.rules)
         self.requests = Requests(self, self.executor, self.server, resolver, self._lookups, self._builds, asking)
         self.server.watch(self._mailbox.fd, lambda _: self._mailbox.deliver(self.executor.guarded))
         self._tenure = runtime.Tenure(paths)
@@ -255,6 +258,7 @@ class Manager:
         if ours and self._own_socket:
             _remove(self._paths.socket)  # from now on there is no manager, for whoever comes
         self.requests.close()
+        self._importing.close()
         self._variants.close()
         state, uses = self._state(pins_only=asked), self._uses.take()
         held = any(True for _ in self.machine.leases())

@@ -270,8 +270,8 @@ class Attached(Message, frozen=True, tag="attached"):
 class Channel(Message, frozen=True, tag="channel"):
     """Whoever does an import wants its files: a socket's descriptor comes with this message.
 
-    It is a pair's end (SOCK_SEQPACKET). The number of a file comes on it, in decimal digits, and the client answers with
-    the same and that file's descriptor, open for reading, until the other end closes.
+    It is a pair's end (SOCK_SEQPACKET). The number of a file comes on it, in decimal digits, and the client answers
+    with the same and that file's descriptor, open for reading, until the other end closes.
     """
 
     id: int

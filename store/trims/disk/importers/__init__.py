@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from trims.disk.fingerprint import let_settle
 from trims.disk.importers.base import bad
+from trims.disk.importers.base import noting_files as noting_files
 from trims.errors import UsageError
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -36,6 +37,9 @@ LIBRARY_ERRORS = (
     SyntaxError, struct.error, zlib.error,
 )  # fmt: skip
 """What parsers of other libraries raise when they meet bytes that they did not expect."""
+
+_noting: list[dict[str, str]] = []
+"""Where `noting_files` notes what is opened; the innermost is last."""
 
 Buffer = memoryview
 Graph = Callable[[Mapping[str, int]], bytes]
@@ -172,8 +176,21 @@ class MappedFile:
                 pass
 
 
+@contextmanager
+def noting_files() -> Iterator[dict[str, str]]:
+    """Every file that importers open meanwhile: by the name it was called, the path where it is. Not for threads."""
+    noted: dict[str, str] = {}
+    _noting.append(noted)
+    try:
+        yield noted
+    finally:
+        _noting.remove(noted)
+
+
 def open_regular(path: str) -> int:
     """A descriptor of the regular file at `path`, never blocking. Raises BadInput."""
+    if _noting and path not in _noting[-1].values():
+        _noting[-1][path] = path
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # before opening: that alone can act on a device
             raise bad(path, f"it is {_kind(os.stat(path).st_mode)}, not a file")
@@ -230,6 +247,8 @@ def inside(base: str, name: str, referrer: str) -> str:
         raise bad(
             referrer, f"it refers to {quoted(name)}, which leads out of its directory", "put the file itself there"
         )
+    if _noting:
+        _noting[-1][candidates[0]] = target
     return target
 
 
