@@ -27,7 +27,7 @@ def obstacle(command: Sequence[str], env: dict[str, str]) -> str:
         return _deaf(command)
     path = next((p for p in candidates(command[0], env) if os.path.isfile(p) and os.access(p, os.X_OK)), None)
     line = _first_line(path) if path is not None else []
-    return _deaf(line) and f"{path} begins with {' '.join(line)}, which {_deaf(line).partition(' ')[2]}"
+    return _deaf(line) and f"{path} begins with {' '.join(line)}, which {_deaf(line).split(' ', 2)[2]}"
 
 
 def _deaf(words: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ HOOKS = {
 }
 """The module that is patched right after its execution, and the function that does it, given the module."""
 
-LENT = ("trims", "msgspec", "xxhash", "blake3", "ml_dtypes")
+LENT = ("trims", "msgspec", "xxhash", "blake3", "ml_dtypes", "zstandard")
 """What is taken out of trims' own installation where the program's Python lacks it, for trims' own imports only."""
 
 environ: "dict[str, str]" = {}

@@ -13,6 +13,7 @@ import stat
 import threading
 import time
 
+from trims.disk.fingerprint import FileKey
 from trims.redirect import deciding
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
@@ -43,17 +44,19 @@ def patch(numpy: Any) -> None:
 def _load(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def load(file: Any, mmap_mode: Any = None, allow_pickle: Any = False, *args: Any, **options: Any) -> Any:
-        def native() -> Any:
+        if deciding.is_ours() or mmap_mode is not None or allow_pickle or not _is_archive(file):
             return original(file, mmap_mode, allow_pickle, *args, **options)
-
-        if mmap_mode is not None or allow_pickle or not _is_archive(file):
-            return native()
+        begun = time.perf_counter()
+        archive = original(file, mmap_mode, allow_pickle, *args, **options)
+        seconds = time.perf_counter() - begun
+        # Before the path is looked at once more: what is recognised must be what is open.
+        key = deciding.guard(lambda: FileKey.of(os.fstat(archive.zip.fp.fileno())))
         return deciding.load(
             file,
             "numpy",
-            lambda decision: _shared(decision, native()),
-            native,
-            lambda known: _measured(known, file, native),
+            lambda decision: _shared(decision, archive, key),
+            lambda: archive,
+            lambda known: _measured(known, file, archive, seconds),
         )
 
     return load
@@ -77,27 +80,15 @@ def _is_archive(file: Any) -> bool:
         os.close(fd)
 
 
-def _shared(decision: Decision, archive: Any) -> Any:
+def _shared(decision: Decision, archive: Any, key: FileKey | None) -> Any:
     """NumPy's own object for the open archive, made to take its arrays from the model."""
-    try:
-        if decision.known.kind != "npz":
-            raise deciding.Unsuited(f"it was imported as {decision.known.kind}")
-        if not _is_still(archive, decision.source):
-            raise deciding.Unsuited("it was replaced while it was opened")
-        model = decision.model()
-        archive.__dict__["_trims"] = _Arrays(model, decision.known.tensors)
-        archive.__class__ = _class_of(type(archive))  # type: ignore[arg-type]
-    except BaseException:
-        archive.close()
-        raise
+    if decision.known.kind != "npz":
+        raise deciding.Unsuited(f"it was imported as {decision.known.kind}")
+    if key is None or FileKey.of(os.stat(decision.source)) != key:
+        raise deciding.Unsuited("it was replaced while it was opened")
+    archive.__dict__["_trims"] = _Arrays(decision.model(), decision.known.tensors)
+    archive.__class__ = _class_of(type(archive))  # type: ignore[arg-type]
     return archive
-
-
-def _is_still(archive: Any, path: Any) -> bool:
-    """Whether what NumPy has opened is what the path leads to, and led to when it was recognised."""
-    from trims.disk.sources import FileKey
-
-    return FileKey.of(os.fstat(archive.zip.fp.fileno())) == FileKey.of(os.stat(path))
 
 
 @functools.cache
@@ -115,11 +106,11 @@ def _class_of(npz_file: Hashable) -> Any:
     return NpzFile
 
 
-def _measured(known: Known, path: Any, native: Callable[[], Any]) -> Any:
-    """NumPy's own load, done when the last array was read: an archive reads them when they are looked up."""
-    begun = time.perf_counter()
-    archive = native()
-    seconds = time.perf_counter() - begun
+def _measured(known: Known, path: Any, archive: Any, seconds: float) -> Any:
+    """NumPy's own object, whose load is done when the last array was read: they are read when they are looked up.
+
+    seconds: what it took to open.
+    """
 
     def note() -> None:
         archive.__dict__["_trims"] = [path, known, seconds, set(archive.files)]
@@ -162,7 +153,7 @@ class _Arrays:
         self._lock = threading.Lock()
 
     def get(self, archive: Any, key: Any) -> np.ndarray[Any, Any] | None:
-        """A fresh, writable array; None for what is NumPy's to answer: no array, no such member, another order."""
+        """A fresh, writable array; None for what is NumPy's to answer: no array, an empty one, another order."""
         member = archive._files[key] if isinstance(archive._files, dict) else key
         if not isinstance(member, str) or archive.zip is None:
             return None
@@ -170,7 +161,7 @@ class _Arrays:
         name = member.removesuffix(".npy")
         name = name if self._tensors is None else self._tensors.get(name, "")
         view = self._region.contents.views.get(name)
-        if view is None or not _is_plain(archive, member, view):
+        if view is None or 0 in view[0] or not _is_plain(archive, member, view):
             return None
         shape, dtype, offset = view
         import numpy as np

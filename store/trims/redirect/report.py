@@ -26,23 +26,31 @@ _said: set[str] = set()
 class Totals:
     """What one process did. native_seconds: of those redirected loads whose native load was measured once."""
 
-    def __init__(self) -> None:
-        self.pid = os.getpid()
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
         self.redirected = self.native = self.nbytes = 0
         self.seconds = self.native_seconds = self.saved_seconds = 0.0
         self.ended = False
 
 
-_totals = Totals()
+_totals = Totals(0)
 
 
 def totals() -> Totals:
     """Those of this process: a forked one begins anew."""
     global _totals
     if _totals.pid != os.getpid():
-        _totals = Totals()
+        _totals = Totals(os.getpid())
         _said.clear()
+        _end_as_child()
     return _totals
+
+
+def _end_as_child() -> None:
+    """Children of multiprocessing end without what is registered with atexit."""
+    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    if process is not None and util is not None and process.parent_process() is not None:
+        util.Finalize(None, ended, exitpriority=-100)
 
 
 def redirected(
