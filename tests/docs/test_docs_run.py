@@ -38,6 +38,7 @@ def shell(runtime: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in bin.iterdir():
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin}:{os.environ['PATH']}")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # what the pages say is of the CPU
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # a directory that is missing is no reason to ask a hub
     directory = home / "page"
     directory.mkdir()

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import sources
+from helpers import capabilities, sources
+from helpers.models import ModelFiles
 
 import trims
 from trims.client import connections
 from trims.client.memory import Memory
+from trims.disk.importers import open_source
 from trims.disk.ingest import import_model
 from trims.disk.store import Store, create_store
 from trims.errors import TrimsError
@@ -93,6 +95,19 @@ def test_a_copy_does_not_keep_its_model(store: Store) -> None:
     del model
     gc.collect()
     assert not watch() and copy.any()
+
+
+@capabilities.needs_onnxruntime
+def test_every_form_in_use_counts_once(store: Store, models: ModelFiles) -> None:
+    with open_source(str(models.onnx)) as source:
+        import_model(store, source, "cnn")
+    with trims.open("cnn") as model:
+        raw = len(model.region().base)
+        one, two = model.onnxruntime(), model.onnxruntime()
+        derived = sum(len(region.base) for region in model._regions.values()) - raw
+        assert derived > 0
+        assert model.memory() == Memory(raw + derived, 0, 0)
+        assert one.get_inputs() and two.get_inputs()
 
 
 def test_what_a_child_writes_is_the_childs(store: Store) -> None:
