@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import cli, containers
-from helpers.capabilities import cannot_contain
+from helpers import cli, containers, sources
+from helpers.capabilities import cannot_contain, needs_root
 from helpers.containers import Container
+from helpers.tenants import ANNA, BERT
 
 import trims
 from trims.client import connections
 from trims.client.control import Control
+from trims.disk.ingest import import_model
+from trims.disk.store import create_store
 from trims.linux import cgroup
+from trims.permission import Asker, Importer
 
 pytestmark = pytest.mark.skipif(bool(cannot_contain()), reason=f"no containers here: {cannot_contain()}")
 
@@ -29,6 +33,17 @@ with trims.open("m") as model:
                       "digest": model.digest, "product": hashlib.sha256(product.tobytes()).hexdigest(),
                       "root": sorted(os.listdir("/")), "run": sorted(os.listdir("/run/trims"))}), flush=True)
     sys.stdin.readline()
+"""
+ASKER = """
+import json, os, sys, trims
+model, seen = trims.open("m"), {"uid": os.getuid()}
+for ref in ("m", "other"):
+    try:
+        seen[ref] = list(trims.open(ref)["w"].shape)
+    except trims.TrimsError as error:
+        seen[ref] = error.code
+print(json.dumps(seen), flush=True)
+sys.stdin.readline()
 """
 WORKERS = """
 import os, sys, trims
@@ -116,6 +131,22 @@ def test_a_manager_in_a_container_of_its_own(runtime: Any, put: Any) -> None:
         assert cli.items("ps")[0]["pid"] is None
         cli.ok("stop", "-q")
         assert container.wait() == 0, container.errors()
+
+
+@needs_root
+def test_a_container_s_root_is_who_it_is_outside(runtime: Any, home: Path, managers: Any) -> None:
+    """Rootless, as engines map users: a manager of system scope serves the user of outside, by that user's refs."""
+    for directory in (home, runtime.directory):
+        directory.chmod(0o755)
+    store = create_store(str(runtime.store), system=True)
+    for ref, uid in (("m", ANNA), ("other", BERT)):
+        importer = Importer(Asker(uid, uid, frozenset([uid])))
+        import_model(store, sources.source({"w": sources.numbers(uid, 64)}), ref, importer=importer)
+    managers(manager_scope="system")
+    with Container(ASKER, runtime.directory, uid=ANNA) as container:
+        assert container.hear_json() == {"uid": 0, "m": [64], "other": "no-such-model"}
+        (row,) = cli.items("ps")
+        assert (row["pid"], row["uid"], row["container"]) == (container.pid, ANNA, cgroup.NAMESPACE)
 
 
 @pytest.fixture

@@ -34,15 +34,21 @@ def _mount(source: str, target: str, kind: str | None, flags: int, options: str 
     _call(_libc.mount(*words, flags, options.encode() if options else None), f"mounting {source} on {target}")
 
 
-def _bind(source: str, target: str, readonly: bool) -> None:
+def _bind(source: int, target: str, readonly: bool) -> None:
     os.makedirs(target, exist_ok=True)
-    _mount(source, target, None, MS_BIND | MS_REC)
+    _mount(f"/proc/self/fd/{source}", target, None, MS_BIND | MS_REC)
     if readonly:
         flags = os.statvfs(target).f_flag & _LOCKED  # what the outside has set cannot be taken off here
         _mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_RELATIME | flags)
 
 
-def _enter(root: str, plan: dict) -> None:
+def _opened(plan: dict) -> dict[str, int]:
+    """The directories to be shared, open: the way to them may be closed to who we are going to be."""
+    paths = [path for path in (*plan["readonly"], *plan["shared"]) if not os.path.islink(path)]
+    return {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in paths}
+
+
+def _enter(root: str, plan: dict, opened: dict[str, int]) -> None:
     """Leave for a root with nothing in it but what the plan says."""
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
     _mount("tmpfs", root, "tmpfs", 0, "size=1m,mode=755")
@@ -50,9 +56,9 @@ def _enter(root: str, plan: dict) -> None:
         if os.path.islink(path):  # /lib -> usr/lib
             os.symlink(os.readlink(path), root + path)
         else:
-            _bind(path, root + path, True)
+            _bind(opened[path], root + path, True)
     for path, inside in plan["shared"].items():
-        _bind(path, root + inside, not plan["serves"])
+        _bind(opened[path], root + inside, not plan["serves"])
     if plan["serves"]:
         os.mkdir(f"{root}/proc")
         _mount("proc", f"{root}/proc", "proc", 0)
@@ -70,9 +76,10 @@ def main() -> None:
     pid = os.fork()
     if pid == 0:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        opened = _opened(plan)
         os.setgid(0)
         os.setuid(0)
-        _enter(plan["root"], plan)
+        _enter(plan["root"], plan, opened)
         os.execve(plan["command"][0], plan["command"], plan["environment"])
     os.write(1, b"%d\n" % pid)
     os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)

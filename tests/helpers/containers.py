@@ -33,7 +33,8 @@ class Container:
         self, program: str, runtime: Path, uid: int | None = None, shared: dict[str, str] | None = None,
         serves: bool = False, cgroup: Path | None = None, **environment: str,
     ) -> None:  # fmt: skip
-        self._root = tempfile.mkdtemp()
+        self._root = tempfile.mkdtemp(prefix="t", dir="/tmp")
+        os.chmod(self._root, 0o755)
         plan = {
             "root": self._root, "readonly": _python(), "shared": {str(runtime): INSIDE, **(shared or {})},
             "serves": serves, "command": [sys.executable, "-c", program],
