@@ -375,6 +375,7 @@ def test_a_file_that_became_two_models_is_known_until_both_are_gone(store, home)
     first, second = bring(store, alone, "first"), bring(store, directory, "second")
     assert first.digest != second.digest and find(store, alone).model == second.digest
     Catalog(store.paths).remove("second:latest")
+    assert find(store, alone).model == first.digest, "which has a name, though the bytes of both are there"
     gc.collect(store, gc.plan(store))
     assert find(store, alone).model == find(store, directory / "a.npy").model == first.digest
 

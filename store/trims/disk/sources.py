@@ -126,10 +126,12 @@ class Sources:
             self.write(path, {"file": digest, "format": FORMAT, "key": list(key)}, durable=False)
 
     def _known(self, size: int, digest: str) -> Known | None:
-        """What a content is; a model that is in the store before one that has left it, a model before a part."""
+        """What a content is, of the models that the store has: a model before a part, one with its name, the latest."""
         known = [one for one in parse(read(self._paths.source(size, digest))) if self.is_stored(one.model)]
         known = [one for one in known if (one.size, one.file) == (size, digest)]
-        return min(known, key=lambda one: one.kind == PART, default=None)
+        if len(known) < 2:
+            return known[0] if known else None
+        return min(known, key=lambda one: (one.kind == PART, not os.access(self._paths.entry(one.ref), os.F_OK)))
 
     def is_stored(self, model: str) -> bool:
         return os.access(self._paths.sidecar(model), os.F_OK)
