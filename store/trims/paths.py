@@ -84,6 +84,10 @@ class StorePaths:
     def variant(self, digest: str, key: str) -> str:
         return f"{self.root}/variants/{digest}/{key}.h5"
 
+    def variant_refusal(self, digest: str, key: str) -> str:
+        """Where it is noted that a variant cannot be built, and why."""
+        return f"{self.root}/variants/{digest}/{key}.refused"
+
     def variant_sidecar(self, digest: str, key: str) -> str:
         return f"{self.root}/variants/{digest}/{key}.json"
 

@@ -25,6 +25,8 @@ from helpers import onnx_models  # noqa: E402 - needs onnx
 
 import trims  # noqa: E402
 from trims.client import connections  # noqa: E402
+from trims.disk import gc as store_gc  # noqa: E402
+from trims.disk.catalog import Catalog  # noqa: E402
 from trims.disk.ingest import import_model, import_variant  # noqa: E402
 from trims.disk.sidecar import read_sidecar  # noqa: E402
 from trims.disk.store import Store, create_store  # noqa: E402
@@ -397,6 +399,54 @@ def test_the_child_reports_errors_as_json(store: Store, home: Path) -> None:
     assert (code, report["code"]) == (10, "no-such-variant") and "has no graph" in report["why"]
     code, report = child("build", "--store", str(home / "none"), "--digest", model.digest)
     assert (code, report["code"]) == (12, "no-store")
+
+
+def test_what_cannot_be_derived_is_not_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with trims.open("cnn") as model:
+        digest = model.digest
+    tried: list[str] = []
+
+    def derive(store: Store, digest: str, key: str) -> None:
+        tried.append(key)
+        raise NoSuchVariant("no variant can be used", "other bits")
+
+    monkeypatch.setattr(ort_variant, "_derive", derive)
+    for _ in range(2):
+        with pytest.raises(NoSuchVariant, match="other bits"):
+            ort_variant.build(store, digest)
+    assert len(tried) == 1
+    monkeypatch.setattr(ort_builder, "run_child", lambda *_: pytest.fail("a child was started"))
+    with pytest.raises(NoSuchVariant, match="other bits"):
+        ort_builder.build_in_child(store, digest)
+    monkeypatch.setattr(ort_builder, "REFUSAL", 0.0)  # a day later
+    with pytest.raises(NoSuchVariant):
+        ort_variant.build(store, digest)
+    assert len(tried) == 2
+    Catalog(store.paths).remove("cnn:latest")
+    store_gc.collect(store, store_gc.plan(store))
+    assert not os.path.exists(store.paths.variants_of(digest))
+
+
+def test_an_interpreter_that_lacks_what_writes_containers_leaves_it_to_the_one_of_trims(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with trims.open("cnn") as model:
+        digest = model.digest
+    own, other = sys.executable, f"{store.root}/python"
+    monkeypatch.setattr(ort_builder, "_NEEDS", ("a_module_that_is_not_here",))
+    with pytest.raises(NoSuchVariant, match="lacks a_module_that_is_not_here"):
+        ort_builder.build_in_child(store, digest)
+    ort_builder._failed.clear()
+    monkeypatch.setattr(sys, "executable", other)
+    monkeypatch.setenv("TRIMS_EXEC_PYTHON", own)
+    ort_builder.build_in_child(store, digest)
+    assert os.path.exists(store.paths.variant_sidecar(digest, variant_key()))
+
+
+def test_a_child_with_another_runtime_builds_nothing(store: Store) -> None:
+    with trims.open("cnn") as model:
+        code, report = child("build", "--store", store.root, "--digest", model.digest, "--key", "ort-0.9")
+    assert (code, report["code"]) == (10, "no-such-variant") and variant_key() in report["why"]
 
 
 def test_a_derived_form_with_other_bits_is_refused(store: Store) -> None:

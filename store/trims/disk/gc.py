@@ -112,7 +112,15 @@ def _variants(store: Store, named: set[str], keep: KeepVariant | None) -> list[G
             complete = len(files) == 2
             if digest not in named or not complete or (keep is not None and not keep(digest, key)):
                 found.append(Garbage("variant", f"{digest}/{key}", files, _size(files)))
+        found += _refusals(store, digest) if digest not in named else []
     return found
+
+
+def _refusals(store: Store, digest: str) -> list[Garbage]:
+    """Notes that a variant of a model cannot be built."""
+    directory = store.paths.variants_of(digest)
+    paths = [f"{directory}/{name}" for name in _listdir(directory) if name.endswith(".refused")]
+    return [Garbage("variant", f"{digest}/{os.path.basename(path)}", (path,), _size((path,))) for path in paths]
 
 
 def _temporary(store: Store) -> list[Garbage]:

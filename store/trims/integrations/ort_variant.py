@@ -49,9 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     builder = verbs.add_parser("build", help="build the variant of one model")
     builder.add_argument("--store", required=True)
     builder.add_argument("--digest", required=True)
+    builder.add_argument("--key", help="build for this runtime and processor, or not at all")
     given = parser.parse_args(arguments)
     try:
-        report = _key() if given.verb == "key" else _build(given.store, given.digest)
+        report = _key() if given.verb == "key" else _build(given.store, given.digest, given.key)
     except TrimsError as error:
         print(json.dumps(error.to_dict()))
         return error.exit_code
@@ -72,12 +73,16 @@ def _no_runtime() -> NoSuchVariant:
     return NoSuchVariant("no variant can be built", "onnxruntime is not installed", "pip install 'trims[onnxruntime]'")
 
 
-def _build(root: str, digest: str) -> dict[str, object]:
+def _build(root: str, digest: str, wanted: str | None) -> dict[str, object]:
     confine()
     try:
         import onnxruntime
     except ImportError:
         raise _no_runtime() from None
+    from trims.integrations.ort_key import variant_key
+
+    if wanted not in (None, variant_key()):
+        raise NoSuchVariant("no variant can be built", f"{sys.executable} has another runtime: {variant_key()}")
     from trims.disk.sidecar import read_sidecar
     from trims.disk.store import open_store
 
@@ -111,6 +116,7 @@ def _limit(what: int, most: int) -> None:
 def build(store: Store, digest: str) -> dict[str, object]:
     """Derive and publish the variant of the model `digest`, unless the store has it. Raises NoSuchVariant."""
     from trims.disk.sidecar import read_sidecar
+    from trims.integrations.ort_builder import refusal
     from trims.integrations.ort_key import variant_key
     from trims.linux import atomic, flock
 
@@ -120,9 +126,22 @@ def build(store: Store, digest: str) -> dict[str, object]:
         with flock.held(f"{store.root}/locks/variant-{digest[:2]}.lock", exclusive=True, timeout=LOCK_TIMEOUT):
             if os.path.exists(sidecar):
                 return {"key": key, "built": False, "nbytes": read_sidecar(sidecar).span_nbytes}
-            return {"key": key, "built": True, **_derive(store, digest, key)}
+            if (why := refusal(store.paths, digest, key)) is not None:
+                raise NoSuchVariant("no variant can be built", why)
+            return {"key": key, "built": True, **_noting(store, digest, key)}
     except OSError as error:
         raise atomic.translate(error, "building a variant") from None
+
+
+def _noting(store: Store, digest: str, key: str) -> dict[str, object]:
+    """Derive; a refusal is noted for others."""
+    from trims.integrations.ort_builder import refuse
+
+    try:
+        return _derive(store, digest, key)
+    except NoSuchVariant as error:
+        refuse(store.paths, digest, key, str(error))
+        raise
 
 
 def _derive(store: Store, digest: str, key: str) -> dict[str, object]:
