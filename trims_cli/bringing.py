@@ -106,7 +106,7 @@ def _item(done: Item, if_exists: str) -> Item:
         "deduplicated": done["deduplicated"],
         "outcome": outcome,
         "seconds": done["seconds"],
-        "variant": None,
+        "variant": done.get("variant"),
     }
 
 

@@ -59,7 +59,7 @@ def import_(
         if dry_run:
             return bringing.look(settings, store, path, file_format, ref)
         if store is None:
-            item = bringing.by_manager(settings, path, file_format, ref, options)
+            item = bringing.by_manager(settings, path, file_format, ref, {**options, "variant": not no_variant})
         else:
             here = {**options, "codec": codec or settings.config["store.codec"]}
             item = bringing.into_store(settings, store, path, file_format, ref, here)

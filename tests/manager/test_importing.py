@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import capabilities
 from helpers.channels import Importer, children, half_way, left, wait_for_end
 from helpers.leaks import wait_ended
 from helpers.raw import PATIENCE, Raw, descriptors, until
@@ -26,7 +27,7 @@ from trims.wire.messages import Channel, Import, Refused, Result, Status
 from trims_cli import bringing
 from trims_cli.settings import Settings
 
-OPTIONS = {"codec": "", "labels": {"k": "v"}, "if_exists": "replace", "group": "", "mode": None}
+OPTIONS: dict[str, Any] = {"labels": {"k": "v"}, "if_exists": "replace", "variant": False}
 
 
 @pytest.fixture
@@ -72,7 +73,8 @@ def test_a_hub_s_links_are_followed_by_the_client(manager: Any, models: Any, hom
         shutil.copy(path, blobs / f"b{number}")
         (snapshot / path.name).symlink_to(blobs / f"b{number}")
     name = str(snapshot / models.onnx_external.name)
-    assert bringing.by_manager(Settings(), name, "auto", "m:latest", OPTIONS)["outcome"] == "imported"
+    item = bringing.by_manager(Settings(), name, "auto", "m:latest", {**OPTIONS, "variant": True})
+    assert item["outcome"] == "imported" and bool(item["variant"]) == capabilities.has_module("onnxruntime")
 
 
 # ---- what clients can do wrong

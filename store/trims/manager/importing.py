@@ -29,7 +29,7 @@ from trims.manager.connection import Connection
 from trims.manager.executor import Executor
 from trims.manager.parking import Lookup, Parking
 from trims.manager.server import Server
-from trims.manager.variants import Errand
+from trims.manager.variants import Errand, Variants
 from trims.manager.workers import Mailbox, Pool
 from trims.refs import parse_ref
 from trims.wire import messages as wm
@@ -50,9 +50,16 @@ class Importing:
     """Serves Import. forget: told of each ref that has changed."""
 
     def __init__(
-        self, store: Store, forget: Callable[[str], None], executor: Executor, server: Server, mailbox: Mailbox
+        self,
+        store: Store,
+        variants: Variants,
+        forget: Callable[[str], None],
+        executor: Executor,
+        server: Server,
+        mailbox: Mailbox,
     ) -> None:
-        self._store, self._forget, self._executor, self._server = store, forget, executor, server
+        self._store, self._variants, self._forget = store, variants, forget
+        self._executor, self._server = executor, server
         self._mailbox, self._parking = mailbox, Parking(executor, server)
         self._turn = threading.Semaphore(RUNNING)
         self._pools: dict[int, Pool] = {}
@@ -93,7 +100,8 @@ class Importing:
         def work() -> Item:
             try:
                 with self._turn:
-                    return job.do({**order, "group": group_number(m.group)}, offer, progress)
+                    item = job.do({**order, "group": group_number(m.group)}, offer, progress)
+                    return {**item, "variant": self._derive(item, job) if m.variant else None}
             finally:
                 self._jobs.discard(job)
                 self._clean(str(order["staging"]), job.failed)
@@ -105,6 +113,16 @@ class Importing:
 
         lookup = Lookup(connection, m.id, work, done, errand=job)
         self._parking.park(lookup, self._pool(uid), float("inf"))
+
+    def _derive(self, item: Item, job: _Job) -> str | None:
+        """The key of the form for ONNX Runtime; not having it costs time later, nothing else."""
+        skipped = item["already"] and item["nbytes_in"] == 0
+        if item["format"] != "onnx" or skipped:
+            return None
+        try:
+            return self._variants.build(str(item["digest"]), job)
+        except TrimsError:
+            return None
 
     def _pool(self, uid: int) -> Pool:
         """One thread a user, so that nobody waits for the imports of another."""

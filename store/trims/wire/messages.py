@@ -217,7 +217,8 @@ class Import(Request, frozen=True, tag="import"):
 
     files: their names relative to the directory of the source, the source itself first; or, of a source that is a
     `directory`, all its files that count. format: "" looks at the file. codec: "" is the store's own. if_exists:
-    replace, skip or fail. group, mode: as of share; the owner is the asker.
+    replace, skip or fail. group, mode: as of share; the owner is the asker. variant: of an ONNX model, derive the form
+    for ONNX Runtime, too.
     """
 
     ref: str
@@ -229,6 +230,7 @@ class Import(Request, frozen=True, tag="import"):
     group: str = ""
     mode: int | None = None
     directory: bool = False
+    variant: bool = True
 
 
 # ---- from the manager
