@@ -33,6 +33,7 @@ HEAVY = {
 HOT = [
     ["ls"], ["ls", "--json"], ["ls", "alpha", "-q"], ["ps"], ["status"], ["status", "--json"], ["warm", "alpha"],
     ["pin", "alpha"], ["unpin", "alpha"], ["evict", "--all"], ["wait", "alpha", "--timeout", "1s"],
+    ["exec", "--print-env", "sh", "--report", "/dev/null"],
 ]  # fmt: skip
 _PROBE = """
 import os, sys
