@@ -153,6 +153,27 @@ def test_memory_can_be_asked_for_while_others_write(store: Store) -> None:
         assert model.memory().written == ROWS * PAGE
 
 
+def test_maps_made_by_threads_at_once_are_all_counted(store: Store) -> None:
+    with trims.open("m") as model:
+        kept: list[np.ndarray] = []
+        go = threading.Barrier(8)
+
+        def write() -> None:
+            go.wait()
+            for _ in range(20):
+                kept.append(private(model))
+                kept[-1][0] = 1
+
+        threads = [threading.Thread(target=write) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert model.memory().written == len(kept) * PAGE == 160 * PAGE
+        kept.clear()
+        assert model.memory().written == 0
+
+
 def test_long_maps_are_counted_to_their_end(home: Path) -> None:
     pages = pagemap._ENTRIES + 3
     (home / "sparse").touch()

@@ -173,16 +173,18 @@ class Watch:
 
     def __init__(self, shared: weakref.ref[Any], nbytes: int, own: bool) -> None:
         self._shared = shared
-        self._private: list[weakref.ref[Any]] = []
+        self._private: dict[int, weakref.ref[Any]] = {}
         self._copies: dict[int, tuple[weakref.ref[Any], int]] = {}
         self.nbytes, self.own = nbytes, own
 
     def __call__(self) -> bool:
-        return self._shared() is not None or any(mapped() is not None for mapped in self._private)
+        return self._shared() is not None or any(ref() is not None for ref in list(self._private.values()))
 
     def add(self, mapped: weakref.ref[Any]) -> None:
-        """Watch one more copy-on-write map of the region."""
-        self._private = [known for known in self._private if known() is not None] + [mapped]
+        """Watch one more copy-on-write map of the region, as long as there is one."""
+        private = self._private  # by the reference's id, as below; each step is atomic, so threads need no lock
+        ref = weakref.ref(mapped(), lambda ref: private.pop(id(ref), None))
+        private[id(ref)] = ref
 
     def count(self, owner: object, nbytes: int) -> None:
         """Know of `nbytes` copied out of the region, for as long as `owner` lives."""
@@ -197,7 +199,7 @@ class Watch:
 
     def private(self) -> list[_Map]:
         """The copy-on-write maps that are still used."""
-        return [mapped for ref in self._private if isinstance(mapped := ref(), _Map)]
+        return [mapped for ref in list(self._private.values()) if isinstance(mapped := ref(), _Map)]
 
 
 class Region:
