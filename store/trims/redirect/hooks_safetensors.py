@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 from trims.disk.fingerprint import FileKey
 from trims.redirect import deciding
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from trims.disk.known import Known
     from trims.redirect.deciding import Decision
 
 
@@ -46,7 +48,13 @@ def _substitute(real: Any) -> Any:
                     raise deciding.Unsuited("it was replaced while it was opened")
                 return file
 
-            return deciding.load(path, "safetensors", ours, native)
+            def measured(known: Known) -> Any:
+                begun = time.perf_counter()
+                made = native()
+                clock = _Clock(made, path, known, time.perf_counter() - begun)
+                return _made(cls, made, clock)
+
+            return deciding.load(path, "safetensors", ours, native, measured)
 
         def __instancecheck__(cls, instance: Any) -> bool:
             return isinstance(instance, real) or type.__instancecheck__(cls, instance)
@@ -90,8 +98,12 @@ def _open(decision: Decision, native: Callable[[], Any], framework: str, cls: An
 
     model = decision.model()
     tensors = _Tensors(giver(model, framework, keep=True), model, decision.known.tensors, framework not in _TORCH)
+    return _made(cls, native(), tensors)
+
+
+def _made(cls: Any, opened: Any, tensors: _Tensors | _Clock) -> Any:
     file = object.__new__(cls)
-    file._file, file._tensors = native(), tensors
+    file._file, file._tensors = opened, tensors
     return file
 
 
@@ -126,13 +138,32 @@ class _Tensors:
         """Whether a slice of a tensor is a view of it."""
         return not self._copies
 
+    def end(self) -> None:
+        """The file is closed."""
+
+
+class _Clock:
+    """The library's own tensors of one open file, measured until it is closed. seconds: what it took to open."""
+
+    def __init__(self, file: Any, path: Any, known: Known, seconds: float) -> None:
+        self._file, self._path, self._known, self._seconds = file, path, known, seconds
+
+    def get(self, name: Any) -> Any:
+        begun = time.perf_counter()
+        tensor = self._file.get_tensor(name)
+        self._seconds += time.perf_counter() - begun
+        return tensor
+
+    def end(self) -> None:
+        deciding.native(self._path, "safetensors", self._seconds, self._known)
+
 
 class _File:
     """An open file: the library's, but for the tensors."""
 
     __slots__ = ("_file", "_tensors")
     _file: Any
-    _tensors: _Tensors | None
+    _tensors: _Tensors | _Clock | None
 
     def get_tensor(self, name: Any) -> Any:
         tensor = self._tensor(name)
@@ -140,7 +171,7 @@ class _File:
 
     def get_slice(self, name: Any) -> Any:
         piece, tensors = self._file.get_slice(name), self._tensors
-        if tensors is None or not tensors.are_views:
+        if not isinstance(tensors, _Tensors) or not tensors.are_views:
             return piece
         return PySafeSlice(piece, tensors, name)
 
@@ -155,7 +186,9 @@ class _File:
         return self
 
     def __exit__(self, *args: Any) -> Any:
-        self._tensors = None
+        tensors, self._tensors = self._tensors, None
+        if tensors is not None:
+            tensors.end()
         return self._file.__exit__(*args)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
