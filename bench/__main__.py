@@ -16,6 +16,7 @@ BENCHMARKS = {
     "ort": "ONNX Runtime sessions, beside native ones",
     "start": "from opening a model to its first result, and the parts of that",
     "torch": "PyTorch modules, beside torch.load and safetensors",
+    "exec": "unmodified programs under trims exec, beside bare ones",
     "memory": "memory of 8 processes with one model",
     "pipeline": "pipelines of three processes, native and under trims exec",
     "warm": "disk to host, beside raw reads",

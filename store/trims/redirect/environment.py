@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-from trims.config import default_store
-
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +65,7 @@ class Wishes:
         self.main = int(pid) if pid.isdecimal() else 0
         self.ticks = int(fd) if fd.isdecimal() else -1
         self.timeout = _seconds(environ.get(TIMEOUT, ""))
-        self.store = environ.get("TRIMS_STORE") or default_store(environ)
+        self.store = environ.get("TRIMS_STORE") or _usual_store(environ)
         self.socket = environ.get("TRIMS_SOCKET") or None
 
 
@@ -81,6 +79,12 @@ def wishes() -> Wishes:
         finder = sys.modules.get("_trims_finder")
         _wishes = Wishes(finder.environ if finder is not None else os.environ)
     return _wishes
+
+
+def _usual_store(environ: Mapping[str, str]) -> str:
+    from trims.config import default_store  # `trims exec` always names one
+
+    return default_store(environ)
 
 
 def _seconds(text: str) -> float:

@@ -13,7 +13,6 @@ import stat
 import threading
 import time
 
-from trims.disk.fingerprint import FileKey
 from trims.redirect import deciding
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
@@ -50,7 +49,7 @@ def _load(original: Callable[..., Any]) -> Callable[..., Any]:
         archive = original(file, mmap_mode, allow_pickle, *args, **options)
         seconds = time.perf_counter() - begun
         # Before the path is looked at once more: what is recognised must be what is open.
-        key = deciding.guard(lambda: FileKey.of(os.fstat(archive.zip.fp.fileno())))
+        key = deciding.guard(lambda: _key(os.fstat(archive.zip.fp.fileno())))
         return deciding.load(
             file,
             "numpy",
@@ -80,11 +79,17 @@ def _is_archive(file: Any) -> bool:
         os.close(fd)
 
 
-def _shared(decision: Decision, archive: Any, key: FileKey | None) -> Any:
+def _key(status: os.stat_result) -> tuple[int, ...]:
+    from trims.disk.fingerprint import FileKey
+
+    return FileKey.of(status)
+
+
+def _shared(decision: Decision, archive: Any, key: tuple[int, ...] | None) -> Any:
     """NumPy's own object for the open archive, made to take its arrays from the model."""
     if decision.known.kind != "npz":
         raise deciding.Unsuited(f"it was imported as {decision.known.kind}")
-    if key is None or FileKey.of(os.stat(decision.source)) != key:
+    if key is None or _key(os.stat(decision.source)) != key:
         raise deciding.Unsuited("it was replaced while it was opened")
     archive.__dict__["_trims"] = _Arrays(decision.model(), decision.known.tensors)
     archive.__class__ = _class_of(type(archive))  # type: ignore[arg-type]
