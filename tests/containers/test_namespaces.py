@@ -54,6 +54,14 @@ for _ in range(2):
         break
 sys.stdin.readline()
 """
+GIVER = """
+import json, numpy, trims
+from trims.client.giving import Giver
+numpy.save("/w.npy", numpy.arange(1000, dtype=numpy.float32))
+with Giver(["/run/trims/trims.sock"]) as giver:
+    item = giver.give(["/w.npy"], ref="made", files=["w.npy"])
+print(json.dumps({"digest": item["digest"], "sum": float(trims.open("made")["w"].sum())}), flush=True)
+"""
 MANAGER = """
 import sys
 from trims.config import load
@@ -112,6 +120,12 @@ def test_the_name_is_that_of_the_control_group(manager: Any, put: Any, group: Pa
         container.hear_json()
         (row,) = cli.items("ps")
         assert (row["pid"], row["container"]) == (container.pid, f"docker:{group.name[:12]}")
+
+
+def test_a_container_imports_a_file_that_only_it_can_see(manager: Any) -> None:
+    with Container(GIVER, manager.runtime.directory) as container:
+        assert container.hear_json() == {"digest": cli.items("ls")[0]["id"], "sum": 499500.0}
+        assert container.wait() == 0
 
 
 def test_a_manager_in_a_container_of_its_own(runtime: Any, put: Any) -> None:

@@ -86,6 +86,7 @@ def test_bad_orders_are_refused_before_anything_is_started(manager: Any, store: 
             answer = client.ask(Import, ref="m", files=files)
             assert isinstance(answer, Refused) and answer.code == "usage", files
         assert client.ask(Import, ref="not a ref", files=["a"]).code == "usage"
+        assert client.ask(Import, ref="m", files=["a"], mode=0o644).code == "usage"  # of one user's scope
     assert children(manager.pid) == set() and left(store) == []
 
 

@@ -78,6 +78,8 @@ class Importing:
     def _import(self, connection: Connection, m: wm.Import, _now: float) -> None:
         ref = parse_ref(m.ref)
         _check_names(m.files)
+        if not self._store.system and (m.group or m.mode is not None):
+            raise UsageError(f"{ref} is not imported for others", "the store is of one user's scope")
         job = _Job()
         self._jobs.add(job)
         _, uid, gid = process.peer(connection.sock)
