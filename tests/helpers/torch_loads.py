@@ -10,6 +10,7 @@ import collections
 import copy
 import io
 import itertools
+import mmap
 import operator
 import os
 import pathlib
@@ -143,6 +144,12 @@ def load_checkpoints(directory: pathlib.Path) -> Iterator[None]:
     check(copy.deepcopy(written["w"]), written["w"], "copied")
     assert written["half"].share_memory_().is_shared()
     yield
+    with torch.serialization.set_default_mmap_options(mmap.MAP_SHARED):
+        torch.load(path, mmap=True)["scalar"].fill_(4)
+    assert torch.load(path)["scalar"] == 4, "a write that was to go to the file"
+    with torch.serialization.set_default_mmap_options(mmap.MAP_SHARED):
+        torch.load(path, mmap=True)["scalar"].fill_(3.5)
+    yield
 
 
 class Link(os.PathLike[str]):
@@ -222,6 +229,7 @@ def open_safetensors(directory: pathlib.Path) -> Iterator[None]:
         for act in (lambda file: file.keys(), lambda file: file.get_tensor("w"), lambda file: file.get_slice("w")):
             check(outcome(act, ours), outcome(act, native), (name, "closed"))
     path = str(directory / "state.safetensors")
+    assert type(safe_open(path, "jax")) is rust.safe_open
     for arguments in (("none", "pt"), (path, "nonsense"), (path, "pt", "nonsense"), (path,), (path, "np", "cuda:0")):
         check(outcome(safe_open, *arguments), outcome(rust.safe_open, *arguments), arguments)
     check(outcome(type, "S", (safe_open,), {}), outcome(type, "S", (rust.safe_open,), {}), "subclass")

@@ -13,6 +13,7 @@ import time
 
 from trims.disk.fingerprint import FileKey
 from trims.redirect import deciding
+from trims.redirect.environment import wishes
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
 if TYPE_CHECKING:
@@ -39,16 +40,20 @@ def _substitute(real: Any) -> Any:
             asked = None if deciding.is_ours() else _asked(*args, **options)
             if asked is None:
                 return native()
-            path, framework = asked
+            path, framework, why = asked
             key = _key(path)  # before it is recognised: what is opened afterwards must be this
 
             def ours(decision: Decision) -> Any:
+                if why:
+                    raise deciding.Unsuited(why)
                 file = _open(decision, native, framework, cls)
                 if key is None or _key(path) != key:
                     raise deciding.Unsuited("it was replaced while it was opened")
                 return file
 
             def measured(known: Known) -> Any:
+                if not wishes().measures:  # it fell back: what is lazy is no measure
+                    return native()
                 begun = time.perf_counter()
                 made = native()
                 clock = _Clock(made, path, known, time.perf_counter() - begun)
@@ -78,12 +83,14 @@ def _key(path: Any) -> FileKey | None:
 
 def _asked(
     filename: Any = None, framework: Any = None, device: Any = "cpu", *args: Any, **options: Any
-) -> tuple[Any, str] | None:
-    """(path, framework) of an opening that can be done here."""
+) -> tuple[Any, str, str] | None:
+    """(path, framework, why it is left to the library) of the opening of a file; None for what is an error there."""
     suits = isinstance(filename, (str, os.PathLike)) and isinstance(framework, str) and not args
-    suits = suits and device == "cpu" and options.get("backend", "mmap") in ("mmap", "pread")
-    suits = suits and options.keys() <= {"backend"} and framework in _FRAMEWORKS
-    return (filename, framework) if suits and os.path.isfile(filename) else None
+    if not suits or not options.keys() <= {"backend"} or not os.path.isfile(filename):
+        return None
+    if framework not in _FRAMEWORKS:
+        return filename, framework, f"it is opened for {framework}"
+    return filename, framework, "" if device == "cpu" else f"its tensors go to {device}"
 
 
 _TORCH = frozenset(("pt", "torch", "pytorch"))

@@ -45,7 +45,10 @@ def _load(serialization: Any, original: Callable[..., Any]) -> Callable[..., Any
             return original(f, map_location, pickle_module, **options)
 
         def ours(decision: Decision) -> Any:
-            storages = _Storages(decision, key, _is_mapped(options.get("mmap")))
+            mapped = _is_mapped(options.get("mmap"))
+            if mapped and getattr(serialization, "get_default_mmap_options", int)() == memory.MAP_SHARED:
+                raise deciding.Unsuited("it is mapped so that writes go to the file")
+            storages = _Storages(decision, key, mapped)
             _given.storages = storages
             try:
                 result = original(f, map_location, pickle_module, **{**options, "mmap": False})
@@ -54,7 +57,7 @@ def _load(serialization: Any, original: Callable[..., Any]) -> Callable[..., Any
             decision.nbytes = storages.nbytes
             return result
 
-        if deciding.is_ours() or not _suits(serialization, f, map_location, options.get("mmap")):
+        if deciding.is_ours() or not _suits(f, map_location):
             return native()
         key = _key(os.stat, f)  # before it is recognised: what is opened afterwards must be this
         return deciding.load(f, "torch", ours, native)
@@ -62,11 +65,9 @@ def _load(serialization: Any, original: Callable[..., Any]) -> Callable[..., Any
     return load
 
 
-def _suits(serialization: Any, f: Any, map_location: Any, mapped: Any) -> bool:
-    """Whether a load is of the kind that can be done here: the others are not worth a word."""
+def _suits(f: Any, map_location: Any) -> bool:
+    """Whether a load reads storages from a path: the others are not worth a word."""
     if not isinstance(f, (str, os.PathLike)) or os.fspath(f).endswith(".safetensors"):  # those go on to safetensors
-        return False
-    if mapped is not False and getattr(serialization, "get_default_mmap_options", int)() == memory.MAP_SHARED:
         return False
     return str(map_location) != "meta" and os.path.isfile(f)  # to meta, nothing is read
 
