@@ -26,6 +26,7 @@ import sys
 import time
 
 from trims.errors import TrimsError
+from trims.redirect import forking
 from trims.redirect.environment import wishes
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
@@ -244,10 +245,15 @@ class _Ours:
     __slots__ = ()
 
     def __enter__(self) -> None:
-        _depth.depth = getattr(_depth, "depth", 0) + 1
+        depth = getattr(_depth, "depth", 0)
+        if not depth:
+            forking.enter()
+        _depth.depth = depth + 1
 
     def __exit__(self, *_: object) -> None:
         _depth.depth -= 1
+        if not _depth.depth:
+            forking.leave()
 
 
 def _depth_of_thread() -> Any:
