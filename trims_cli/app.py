@@ -25,7 +25,7 @@ from trims_cli.settings import FLAGS, FORMS, Settings, split_verb
 
 COMMANDS = {
     "init": "store", "import": "transfer", "ls": "store", "show": "store", "verify": "store", "rm": "store",
-    "gc": "store", "export": "export", "df": "store",
+    "share": "store", "gc": "store", "export": "export", "df": "store",
     "start": "manager", "stop": "manager", "restart": "manager", "status": "manager", "logs": "manager",
     "warm": "resident", "pin": "resident", "unpin": "resident", "evict": "resident", "wait": "resident",
     "ps": "resident", "top": "top", "policy": "policy",

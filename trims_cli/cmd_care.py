@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trims import refs
-from trims.errors import ManagerNotRunning, UsageError
+from trims.errors import ManagerNotRunning, NoStore, NotPermitted, UsageError
 from trims_cli import glance, output, prompt, selection, targets, usage
 from trims_cli.options import DryRun, Models, SomeModels
 from trims_cli.output import Column, Item
@@ -59,10 +59,15 @@ def rm_(
     from trims.disk.catalog import Catalog
     from trims_cli.cmd_store import open_store
 
-    store = open_store(settings)
+    try:
+        store = open_store(settings)
+    except (NoStore, NotPermitted) as error:
+        from trims_cli import sharing
+
+        return sharing.remove(settings, tuple(models), error, force, missing_ok, dry_run)
     catalog = Catalog(store.paths, settings.lock_seconds)
     rows = selection.load(store.paths)
-    chosen, missing = selection.choose(rows, [_whole(word) for word in selection.words(models)])
+    chosen, missing = selection.choose(rows, [whole(word) for word in selection.words(models)])
     errors: list[Any] = []
     if not missing_ok:
         errors = [selection.no_model(word, rows) for word in missing]
@@ -91,12 +96,31 @@ def rm_(
     return targets.conclude(errors + failed, len(chosen) + len(errors))
 
 
-def _whole(word: str) -> str:
+def whole(word: str) -> str:
     """Refuse a shortened digest: what destroys takes no abbreviations."""
     prefix = refs.digest_prefix(word) if not selection.is_glob(word) else None
     if prefix is not None and len(prefix) < 64:
         raise UsageError(f"{word} is abbreviated", "rm takes names and whole digests only", "see `trims ls -q`")
     return word
+
+
+def share_(
+    settings: Settings,
+    models: SomeModels,
+    group: Annotated[str, typer.Option("--group", metavar="GROUP", help="The group that may read it.")] = "",
+    mode: Annotated[
+        str | None, typer.Option("--mode", metavar="MODE", help="Who may read it, as of a file: 640.")
+    ] = None,
+    owner: Annotated[str, typer.Option("--owner", metavar="USER", help="Give it to this user; for operators.")] = "",
+) -> int:
+    """Say who may read models of a store that users share."""
+    from trims import permission
+    from trims_cli import sharing
+
+    if not group and mode is None and not owner:
+        raise UsageError("share with whom?", "", "give --group, --mode or both")
+    bits = permission.parse_mode(mode) if mode is not None else None
+    return sharing.share(settings, tuple(models), owner, group, bits)
 
 
 def forget(settings: Settings, store: Store, digest: str, force: bool) -> int:

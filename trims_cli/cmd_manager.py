@@ -22,6 +22,7 @@ Policy = Annotated[str | None, typer.Option("--policy", metavar="NAME", help="Wh
 MinResident = Annotated[
     str | None, typer.Option("--min-resident", metavar="TIME", help="Evict none for another so soon after its load.")
 ]
+Scope = Annotated[str | None, typer.Option("--scope", metavar="user|system", help="Serve this user, or every one.")]
 Ttl = Annotated[str | None, typer.Option("--ttl", metavar="TIME", help="How long an idle model is kept.")]
 
 
@@ -33,6 +34,7 @@ def start_(
     policy: Policy = None,
     min_resident: MinResident = None,
     ttl: Ttl = None,
+    scope: Scope = None,
     warm: Annotated[list[str] | None, typer.Option("--warm", metavar="MODEL", help="Warm it then; repeatable.")] = None,
     print_unit: Annotated[bool, typer.Option("--print-unit", help="Print systemd units, and start nothing.")] = False,
 ) -> int:
@@ -43,6 +45,7 @@ def start_(
         "residency.policy": policy,
         "residency.min_resident": min_resident,
         "residency.ttl": ttl,
+        "manager.scope": scope,
     }
     settings.override(flags)
     if print_unit:

@@ -22,10 +22,13 @@ LIMIT = 50
 _TOOK = ("loaded",)
 
 
-def show(settings: Settings, digest: str, name: str, limit: int = LIMIT) -> int:
-    """Print what is remembered of a model, newest last. Raises ManagerNotRunning when no manager of the store runs."""
+def show(settings: Settings, digest: str, name: str, limit: int = LIMIT, any_store: bool = False) -> int:
+    """Print what is remembered of a model, newest last. any_store: whichever store the manager serves.
+
+    Raises ManagerNotRunning when no manager of the store runs.
+    """
     snapshot = glance.look(settings)
-    if snapshot is None or not glance.serves(snapshot, settings.config.store):
+    if snapshot is None or not (any_store or glance.serves(snapshot, settings.config.store)):
         what = "no manager is running" if snapshot is None else "the manager that runs serves another store"
         raise ManagerNotRunning(what, "only a manager remembers what happened", "start one with `trims start`")
     with Control([snapshot.socket]) as control:

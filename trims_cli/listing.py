@@ -12,6 +12,7 @@ from trims_cli.output import Column, to_json
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
 if TYPE_CHECKING:
+    from trims.paths import StorePaths
     from trims.shmindex.reader import Residency
     from trims_cli.output import Item
     from trims_cli.selection import Row
@@ -30,6 +31,9 @@ COLUMNS = (
     Column("CREATED", "created", "time"),
     Column("CODEC", "codec", usual=False),
     Column("LABELS", "labels", usual=False),
+    Column("OWNER", "owner", "int", usual=False),
+    Column("GROUP", "group", "int", usual=False),
+    Column("MODE", "mode", "mode", usual=False),
 )
 
 
@@ -42,15 +46,16 @@ def ls(
     resident: bool = False,
 ) -> int:
     """List models. Names that match nothing are reported after the others are listed."""
-    paths, sort = selection.store_paths(settings), settings.sort(sort, COLUMNS)
+    paths, sort = _paths(settings), settings.sort(sort, COLUMNS)
+    root, told_rows = (paths.root, None) if paths is not None else _told(settings)
     snapshot = glance.look(settings)
-    known = glance.by_digest(snapshot) if glance.serves(snapshot, paths.root) and snapshot else None
-    if settings.form == "json" and not (models or filter or sort or limit is not None or resident):
+    known = glance.by_digest(snapshot) if glance.serves(snapshot, root) and snapshot else None
+    if paths and settings.form == "json" and not (models or filter or sort or limit is not None or resident):
         from trims.disk.snapshot import spliced
 
         output.write_blocks("ls", spliced(paths, _tails(known), _UNKNOWN if known is None else _NOWHERE))
         return 0
-    all_rows = selection.load(paths)
+    all_rows = selection.load(paths) if paths is not None else told_rows or []
     rows, missing = selection.choose(all_rows, models)
     if settings.form == "json" and not (filter or sort or limit is not None or resident):
         output.write(output.document("ls", _texts(rows, known)))
@@ -67,6 +72,28 @@ def ls(
         if items or not missing or settings.form != "table":
             output.emit(settings, "ls", items, COLUMNS)
     return _report([selection.no_model(word, all_rows) for word in missing], missing, len(models))
+
+
+def _paths(settings: Settings) -> StorePaths | None:
+    """The store's, or None where a manager has to tell what is in it. Raises NoStore and its like."""
+    from trims.errors import NoStore, NotPermitted
+
+    try:
+        return selection.store_paths(settings)
+    except (NoStore, NotPermitted) as error:
+        from trims_cli import told
+
+        told.manager(settings, error).close()
+        return None
+
+
+def _told(settings: Settings) -> tuple[str, list[Row]]:
+    """(the store's directory, its models), as the manager has them."""
+    from trims.client.control import Control
+    from trims_cli import told
+
+    with Control(settings.config.sockets) as control:
+        return control.welcome["store"], told.rows(control)
 
 
 def parse(rows: list[Row], known: dict[str, list[Residency]] | None) -> list[Item]:

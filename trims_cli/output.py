@@ -36,7 +36,8 @@ except ImportError:  # a Python without its C accelerators
 class Column:
     """One column: its heading, the field of the item, the kind of value, and whether it is shown unasked.
 
-    kind: text, id, size, int, time (RFC 3339 in the item, shown as age), span (seconds, as age), took (seconds).
+    kind: text, id, size, int, time (RFC 3339 in the item, shown as age), span (seconds, as age), took (seconds), mode
+    (a number, shown as chmod has it).
     """
 
     __slots__ = ("field", "kind", "name", "usual")
@@ -162,6 +163,8 @@ def cell(kind: str, value: Any, whole: bool = False, plain_bytes: bool = False) 
         return f"{value:.3f}" if whole else units.format_age(value)
     if kind == "took":
         return f"{value:.3f}" if whole else f"{value:.2f}s" if value < 100 else units.format_age(value)
+    if kind == "mode":
+        return f"{value:03o}"
     if isinstance(value, list):
         return clean(",".join(str(part) for part in value))
     if isinstance(value, dict):

@@ -137,8 +137,8 @@ def rows(snapshot: Snapshot) -> list[Item]:
 def _item(residency: Residency, lease: Lease | None, now: float, names: dict[int, str]) -> Item:
     since = lease.since if lease else residency.since
     return {
-        "model": residency.ref,
-        "id": residency.digest,
+        "model": residency.ref or None,  # what is not ours to know has no name
+        "id": residency.digest or None,
         "variant": residency.variant,
         "place": residency.place,
         "nbytes": residency.nbytes,
@@ -192,12 +192,14 @@ def _chosen(items: list[Item], targets: tuple[str, ...]) -> list[Item]:
 def _near(word: str, items: list[Item]) -> str:
     if word.isdigit() or selection.is_glob(word) or refs.digest_prefix(word):
         return ""
-    return refs.near(refs.parse_ref(word), (item["model"] for item in items))
+    return refs.near(refs.parse_ref(word), (item["model"] or "" for item in items))
 
 
 def _names(word: str, item: Item) -> bool:
     if word.isdigit():
         return bool(item["pid"] == int(word))
+    if item["model"] is None:
+        return False
     if selection.is_glob(word):
         from fnmatch import fnmatchcase
 

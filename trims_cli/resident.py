@@ -186,7 +186,7 @@ def _ask(
 def ask(settings: Settings, t: str, models: tuple[str, ...], fields: Item) -> tuple[list[Item], list[TrimsError], int]:
     """(items of the answers, errors, how many names were tried) of one request a name."""
     with connect(settings) as control:
-        names = [""] if models == ("",) else selection.expand(control.welcome["store"], models)
+        names = [""] if models == ("",) else selection.expand(lambda: selection.served(control), models)
         progress = _progress(settings) if t in ("warm", "pin") and names else None
         try:
             numbers = [control.begin(t, progress and progress.of(name), ref=name, **fields) for name in names]
@@ -200,7 +200,7 @@ def ask(settings: Settings, t: str, models: tuple[str, ...], fields: Item) -> tu
 
 def _any(settings: Settings, models: tuple[str, ...], fields: Item) -> int:
     with connect(settings) as control:
-        names = selection.expand(control.welcome["store"], models)
+        names = selection.expand(lambda: selection.served(control), models)
         numbers = [control.begin("wait", None, ref=name, **fields) for name in names]
         answer = control.finish(numbers, fields["timeout"])[1]
     return _conclude(settings, "wait", [shape(item) for item in answer], WAITED, [], 1)

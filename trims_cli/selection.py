@@ -15,8 +15,9 @@ from trims.paths import StorePaths
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from trims.client.control import Control
     from trims_cli.settings import Settings
 
     Row = tuple[str, str, str]
@@ -34,7 +35,7 @@ def store_paths(settings: Settings) -> StorePaths:
     except OSError:
         usual = False
     if not usual:
-        if not os.path.exists(paths.marker):
+        if not os.path.exists(paths.marker) and os.access(root, os.X_OK):
             raise NoStore(f"no store at {root}", "", "make one with `trims init`, or name another with --store")
         from trims.disk.store import open_store
 
@@ -47,6 +48,14 @@ def load(paths: StorePaths) -> list[Row]:
     from trims.disk import snapshot
 
     return snapshot.listing(paths)
+
+
+def served(control: Control) -> list[Row]:
+    """Every model that this manager serves to us: from its store, where we can read that, or as it tells."""
+    from trims_cli import told
+
+    root = control.welcome["store"]
+    return load(StorePaths(root)) if told.readable(root) else told.rows(control)
 
 
 def words(given: Sequence[str]) -> list[str]:
@@ -118,15 +127,15 @@ def no_model(word: str, rows: list[Row]) -> NoSuchModel:
     return NoSuchModel(f"no model {word!r}{guess}", "nothing in the store has that name", "see `trims ls`")
 
 
-def expand(root: str, given: Sequence[str]) -> list[str]:
-    """Words for the manager, which itself resolves names and digests: only globs are looked up, in the store `root`.
+def expand(rows: Callable[[], list[Row]], given: Sequence[str]) -> list[str]:
+    """Words for the manager, which itself resolves names and digests: only globs are looked up, in `rows`.
 
     Raises NoSuchModel for a glob that matches nothing, UsageError for a word that can be no name.
     """
     found: list[str] = []
     for word in words(given):
         if is_glob(word):
-            matches = match(load(StorePaths(root)), word)
+            matches = match(rows(), word)
             if not matches:
                 raise NoSuchModel(f"no model matches {word!r}", "", "see `trims ls`")
             found += [row[1] for row in matches]

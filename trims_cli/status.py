@@ -81,7 +81,11 @@ def probe(socket: str, named: bool) -> tuple[str, str, Snapshot | None]:
     try:
         refuse_strangers(socket, named)
         snapshot = reader.read(paths.index)
-        with Control([socket], GREETING):
+        with Control([socket], GREETING) as control:
+            if snapshot is None:
+                from trims_cli import told
+
+                snapshot = told.look_if_told(control)
             return "running", "", snapshot
     except ManagerNotRunning:
         left = os.path.lexists(socket)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from trims.paths import RuntimePaths
-from trims.shmindex.reader import Index, Snapshot
+from trims.shmindex.reader import Snapshot
 from trims_cli import processes
 from trims_cli.output import Item
 from trims_cli.settings import Settings
 from trims_cli.status import last_eviction
 from trims_cli.status import place as place_item
 from trims_cli.times import rfc3339
+from trims_cli.told import Eye
 
 RATES = {
     "attaches_per_s": ("attaches", 1.0),
@@ -63,7 +63,7 @@ class Sampler:
     """Takes samples. Close it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._indexes = [Index(RuntimePaths(socket).index) for socket in settings.config.sockets]
+        self._indexes = [Eye(socket) for socket in settings.config.sockets]
         self._before: tuple[str, float, dict[str, int]] | None = None
         self._pss: dict[tuple[int, float], tuple[float, int | None]] = {}
 

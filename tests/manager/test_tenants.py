@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
-from helpers import capabilities, sources
+from helpers import capabilities
 from helpers.raw import Raw
+from helpers.service import serving
 from helpers.tenants import ANNA, BERT, CARA, OPERATORS, TEAM, Tenant, connections, greeting
 
 from trims.disk.catalog import Catalog
-from trims.disk.ingest import import_model
-from trims.disk.store import create_store
-from trims.permission import Asker, Importer
 from trims.shmindex.reader import read
 from trims.wire.messages import (
     Attach,
@@ -40,47 +38,9 @@ from trims.wire.messages import (
 pytestmark = capabilities.needs_root
 
 
-class Service:
-    """A manager of system scope. `put` imports as a user."""
-
-    def __init__(self, runtime, manager, store):
-        self.runtime, self.manager, self.store = runtime, manager, store
-        self.socket = runtime.socket
-        self.members = {ANNA: (TEAM,), BERT: (TEAM,), CARA: ()}
-        self._open: list[Tenant] = []
-
-    def put(self, ref, uid, group=None, mode=None, nbytes=1 << 14, seed=1):
-        asker = Asker(uid, uid, frozenset((uid, *self.members.get(uid, ()))))
-        tensors = {"w": sources.numbers(seed, nbytes // 64, 16)}
-        importer = Importer(asker, group=group, mode=mode)
-        return import_model(self.store, sources.source(tensors), ref, importer=importer).entry.digest
-
-    def user(self, uid, *groups):
-        tenant = Tenant(self.socket, uid, *(groups or self.members.get(uid, ())))
-        self._open.append(tenant)
-        return tenant
-
-    def close(self):
-        for tenant in self._open:
-            tenant.close()
-
-
 @pytest.fixture
 def serve(runtime, home, managers):
-    """Starts it, with other settings if need be."""
-    made = []
-
-    def serve(**flags):
-        home.chmod(0o755)
-        runtime.directory.chmod(0o755)
-        store = create_store(str(runtime.store), system=True, if_missing=True)
-        manager = managers(manager_scope="system", manager_operators=str(OPERATORS), **flags)
-        made.append(Service(runtime, manager, store))
-        return made[-1]
-
-    yield serve
-    for service in made:
-        service.close()
+    yield from serving(runtime, home, managers)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from trims.errors import Damaged, NoStore, StoreTooNew, UsageError
+from trims.errors import Damaged, NoStore, NotPermitted, StoreTooNew, UsageError
 from trims.linux import atomic, flock
 from trims.manifest import canonical_json
 from trims.paths import StorePaths
@@ -50,6 +50,9 @@ def open_store(root: str) -> Store:
             data = file.read()
     except (FileNotFoundError, NotADirectoryError):
         raise NoStore(f"no store at {root}", "", "make one with `trims init`, or name another with --store") from None
+    except PermissionError:
+        why, hint = "this user may not read it", "use the manager of its owner, or name another with --store"
+        raise NotPermitted(f"the store {root} cannot be opened", why, hint) from None
     except OSError as error:
         raise atomic.translate(error, f"opening the store {root}") from None
     return _parse(paths, data)
