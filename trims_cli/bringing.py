@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from trims.errors import ManagerNotRunning, ManagerUnreachable, NoStore, NoSuchModel, NotPermitted, TrimsError
+from trims.errors import BadInput, NoStore, NoSuchModel, NotPermitted, TrimsError
 from trims_cli.output import Item
 from trims_cli.progress import Meter
 from trims_cli.settings import Settings
@@ -16,31 +16,22 @@ if TYPE_CHECKING:
 
 
 def store_or_manager(settings: Settings) -> Store | None:
-    """The store in effect; None when a manager of system scope is to be asked instead. Raises NoStore and its like.
+    """The store in effect; None when its manager is to be asked instead, as it is not ours to read, or to write.
 
-    That is so when the store cannot be read, or written, or when none was named and there is none.
+    Raises NoStore and its like.
     """
+    from trims_cli import told
     from trims_cli.cmd_store import open_store
 
     try:
         store = open_store(settings)
-    except (NotPermitted, NoStore) as error:
-        if isinstance(error, NoStore) and settings.config.origin("store.path") != "default":
-            raise
-        if not _serves_all(settings):
-            raise
-        return None
-    return None if store.system and not os.access(store.paths.catalog, os.W_OK) and _serves_all(settings) else store
-
-
-def _serves_all(settings: Settings) -> bool:
-    from trims.client.control import Control
-
-    try:
-        with Control(settings.config.sockets) as control:
-            return bool(control.welcome.get("scope") == "system")
-    except (ManagerNotRunning, ManagerUnreachable):
-        return False
+        if not store.system or os.access(store.paths.catalog, os.W_OK):
+            return store
+        error: TrimsError = NotPermitted(f"{store.root} is not yours to write", "its manager does not run")
+    except (NoStore, NotPermitted) as cannot:
+        error = cannot
+    told.manager(settings, error).close()
+    return None
 
 
 def into_store(settings: Settings, store: Store, path: str, format: str, ref: str, options: dict[str, Any]) -> Item:
@@ -84,7 +75,11 @@ def by_manager(settings: Settings, path: str, format: str, ref: str, options: di
 def _names(path: str, noted: dict[str, str]) -> dict[str, str]:
     """Names relative to the source's directory, to the paths of the files that were opened."""
     base = path if os.path.isdir(path) else os.path.dirname(path) or "."
-    return {os.path.relpath(called, base): found for called, found in noted.items()}
+    names = {os.path.relpath(called, base): found for called, found in noted.items()}
+    for name in names:
+        if not name.isprintable():  # what is no UTF-8 becomes surrogates, which no message can hold
+            raise BadInput(f"cannot import {path}", f"a manager cannot be told the name {name!r}", "rename it")
+    return names
 
 
 def _item(done: Item, if_exists: str) -> Item:
