@@ -34,32 +34,7 @@ def _substitute(real: Any) -> Any:
 
     class Type(type):
         def __call__(cls, *args: Any, **options: Any) -> Any:
-            def native() -> Any:
-                return real(*args, **options)
-
-            asked = None if deciding.is_ours() else _asked(*args, **options)
-            if asked is None:
-                return native()
-            path, framework, why = asked
-            key = _key(path)  # before it is recognised: what is opened afterwards must be this
-
-            def ours(decision: Decision) -> Any:
-                if why:
-                    raise deciding.Unsuited(why)
-                file = _open(decision, native, framework, cls)
-                if key is None or _key(path) != key:
-                    raise deciding.Unsuited("it was replaced while it was opened")
-                return file
-
-            def measured(known: Known) -> Any:
-                if not wishes().measures:  # it fell back: what is lazy is no measure
-                    return native()
-                begun = time.perf_counter()
-                made = native()
-                clock = _Clock(made, path, known, time.perf_counter() - begun)
-                return _made(cls, made, clock)
-
-            return deciding.load(path, "safetensors", ours, native, measured)
+            return _called(cls, lambda: real(*args, **options), args, options)
 
         def __instancecheck__(cls, instance: Any) -> bool:
             return isinstance(instance, real) or type.__instancecheck__(cls, instance)
@@ -75,6 +50,32 @@ def _substitute(real: Any) -> Any:
         safe_open.get_tensors = _get_tensors  # type: ignore[attr-defined]
     safe_open.__module__, safe_open.__qualname__ = real.__module__, real.__qualname__
     return safe_open
+
+
+def _called(cls: Any, native: Callable[[], Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """What `safe_open(*args, **options)` gives; native: what the library's own gives."""
+    asked = None if deciding.is_ours() else deciding.guard(lambda: _asked(*args, **options))
+    if asked is None:
+        return native()
+    path, framework, why = asked
+    key = _key(path)  # before it is recognised: what is opened afterwards must be this
+
+    def ours(decision: Decision) -> Any:
+        if why:
+            raise deciding.Unsuited(why)
+        file = _open(decision, native, framework, cls)
+        if key is None or _key(path) != key:
+            raise deciding.Unsuited("it was replaced while it was opened")
+        return file
+
+    def measured(known: Known) -> Any:
+        if not wishes().measures:  # it fell back: what is lazy is no measure
+            return native()
+        begun = time.perf_counter()
+        made = native()
+        return _made(cls, made, _Clock(made, path, known, time.perf_counter() - begun))
+
+    return deciding.load(path, "safetensors", ours, native, measured)
 
 
 def _key(path: Any) -> FileKey | None:
