@@ -465,3 +465,34 @@ def test_packaged_models_compute_the_same_bits(real_models: Path) -> None:
         assert outputs(over, feeds) == want, path
         ran += 1
     assert ran
+
+
+def test_no_tensor_anywhere_in_a_graph_points_at_a_file(tmp_path: Path) -> None:
+    """Whoever runs the graph would read that file with rights that its author may not have."""
+    (tmp_path / "data").write_bytes(b"abcd" * 4)
+
+    def outside() -> onnx.TensorProto:
+        tensor = onnx.TensorProto(name="t", data_type=onnx.TensorProto.UINT8, dims=[4])
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", "data"), ("length", "4")):
+            tensor.external_data.add(key=key, value=value)
+        return tensor
+
+    make = onnx.helper.make_node
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([make("f", [], ["y"], domain="own")], "g", [], [
+            onnx.helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, [4])
+        ])
+    )  # fmt: skip
+    default = onnx.helper.make_attribute("v", outside())
+    function = onnx.helper.make_function("own", "f", [], ["y"], [make("Constant", [], ["y"], value=outside())], [])
+    function.attribute_proto.append(default)
+    model.functions.append(function)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with open_source(path) as source:
+        graph = source.graph({})
+    assert b"external" not in graph
+    kept = onnx.load_from_string(graph).functions[0]
+    for tensor in (kept.attribute_proto[0].t, kept.node[0].attribute[0].t):
+        assert (tensor.raw_data, len(tensor.external_data)) == (b"abcd", 0)

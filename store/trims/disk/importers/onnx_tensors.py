@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from trims.disk.importers.base import MappedFile, bad, inside, quoted
 from trims.disk.importers.protobuf import Range
@@ -154,6 +154,7 @@ def inner_tensors(model: ModelProto) -> Iterator[TensorProto]:
     yield from _of_graph(model.graph, initializers=False)
     for function in model.functions:
         yield from _of_nodes(function.node)
+        yield from _of_attributes(function.attribute_proto)
     for training in model.training_info:
         for graph in (training.initialization, training.algorithm):
             yield from _of_graph(graph)
@@ -169,14 +170,18 @@ def _of_graph(graph: GraphProto, initializers: bool = True) -> Iterator[TensorPr
 
 def _of_nodes(nodes: list[NodeProto]) -> Iterator[TensorProto]:
     for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for sparse in _both(attribute, "sparse_tensor", attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            for graph in _both(attribute, "g", attribute.graphs):
-                yield from _of_graph(graph)
+        yield from _of_attributes(node.attribute)
+
+
+def _of_attributes(attributes: Iterable[AttributeProto]) -> Iterator[TensorProto]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        for sparse in _both(attribute, "sparse_tensor", attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for graph in _both(attribute, "g", attribute.graphs):
+            yield from _of_graph(graph)
 
 
 def _both(attribute: Any, one: str, many: Iterable[Any]) -> list[Any]:
