@@ -84,9 +84,7 @@ class Manager:
         self.server = self.executor.server = Server(listener, self, log, doors, cap)
         self.executor.discretion = Discretion(resolver.names)
         asking = Asking(store, paths.index, resolver.names, self.executor, self.server, self._mailbox)
-        self._importing = Importing(
-            store, variants, resolver.names.forget, self.executor, self.server, self._mailbox
-        )
+        self._importing = Importing(store, variants, resolver.names.forget, self.executor, self.server, self._mailbox)
         asking.rules.update(self._importing.rules)
         self.requests = Requests(self, self.executor, self.server, resolver, self._lookups, self._builds, asking)
         self.server.watch(self._mailbox.fd, lambda _: self._mailbox.deliver(self.executor.guarded))
