@@ -191,6 +191,7 @@ def test_path_and_sitecustomize_of_the_program_are_kept(world: Path) -> None:
     (world / "app.py").write_text(f"assert customized == {str(lib / 'sitecustomize.py')!r}\n{LOADS}")
     within = [*cli.TRIMS, "exec", "--report", world / "report", "--", sys.executable, "app.py", "m.npz"]
     loads(world, *within, env={"PYTHONPATH": str(lib)})  # exec within exec: once is enough
+    assert cli.ok("exec", "sh", "-c", "echo $LD_PRELOAD", env={"LD_PRELOAD": "libm.so.6"}) == "libm.so.6\n"
     (lib / "sitecustomize.py").write_text("raise RuntimeError('broken')\n")
     (world / "app.py").write_text(LOADS)
     done = execute(sys.executable, "app.py", "m.npz", cwd=world, env={"PYTHONPATH": str(lib)})

@@ -39,8 +39,9 @@ class Program:
 
     def __init__(self, directory: Path) -> None:
         self.report = directory / "report"
-        command = [*cli.TRIMS, "exec", "--report", str(self.report), "--", sys.executable, "-c", ASKED]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [*cli.TRIMS, "exec", "--report", str(self.report), "--", sys.executable, "-Werror", "-c", ASKED]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
     def load(self, path: Path) -> str:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -51,8 +52,8 @@ class Program:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.communicate()
-        assert self.process.returncode == 0
+        self.said = self.process.communicate()[1]
+        assert self.process.returncode == 0, self.said
 
     def how(self) -> list[str]:
         return [line["how"] for line in redirecting.lines(self.report, "load")]
@@ -79,6 +80,7 @@ def test_a_manager_that_is_killed_restarted_and_evicts(path: Path, managers: Cal
         assert program.load(path) == total
         assert redirecting.outcomes(program.report) == ["redirected"] * 5
         assert program.how() == ["loaded", "hit", "loaded", "direct", "loaded"]
+    assert program.said.count("\n") == 1 and "m:latest is shared by its file alone: no manager" in program.said
 
 
 def test_a_place_without_room_leaves_the_files(path: Path, managers: Callable[..., Any], home: Path) -> None:

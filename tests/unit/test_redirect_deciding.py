@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,28 @@ def test_the_programs_own_exceptions_pass_through(path: Path) -> None:
         deciding.load(path, "numpy", lambda decision: (_ for _ in ()).throw(KeyboardInterrupt), lambda: "native")
     with pytest.raises(ZeroDivisionError):
         deciding.load(path, "numpy", fails, lambda: 1 / 0)
+
+
+def test_a_failure_keeps_nothing_and_leaves_the_programs_exceptions_alone(path: Path) -> None:
+    class Thing:
+        pass
+
+    def program() -> weakref.ref[Thing]:
+        thing = Thing()
+        try:
+            1 / 0  # noqa: B018
+        except ZeroDivisionError as error:
+            assert deciding.load(path, "numpy", fails, lambda: "native") == "native"
+            assert deciding.guard(lambda: fails(None)) is None
+            assert error.__traceback__ is not None
+        return weakref.ref(thing)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert program()() is None
+    finally:
+        gc.enable()
 
 
 def test_hooks_are_off_inside_ours(path: Path, home: Path) -> None:

@@ -28,6 +28,7 @@ import time
 from trims.errors import TrimsError
 from trims.redirect import forking
 from trims.redirect.environment import wishes
+from trims.redirect.failures import describe, forget, is_users
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
 if TYPE_CHECKING:
@@ -38,12 +39,6 @@ if TYPE_CHECKING:
     from trims.disk.sources import Known, Sources
 
     T = TypeVar("T")
-
-_OURS = frozenset((
-    "trims", "msgspec", "xxhash", "blake3", "ml_dtypes", "filelock", "zstandard", "h5py", "onnx", "google",
-    "numpy", "onnxruntime", "safetensors", "torch", "transformers", "jax", "_trims_finder",
-))  # fmt: skip
-"""Packages whose exceptions are no program's own."""
 
 
 class Unsuited(Exception):
@@ -115,6 +110,8 @@ def load(
             redirected(known, framework, decision.nbytes, time.perf_counter() - begun, decision.how, source)
             return result
         fell_back(source, framework, why, failure, known)
+        forget(failure)
+        failure = None
     if measured is not None:
         return measured(known)
     begun = time.perf_counter()
@@ -179,6 +176,7 @@ def native(source: Any, framework: str, seconds: float, known: Known | None) -> 
 
 def guard(action: Callable[[], T]) -> T | None:
     """What `action`, some code of ours, gives; None when it fails, which nobody but a report hears of."""
+    failure: Exception
     with _Ours():
         try:
             return action()
@@ -191,28 +189,14 @@ def guard(action: Callable[[], T]) -> T | None:
                 import traceback
 
                 traceback.print_exception(error)
-            return None
+            failure = error
+    forget(failure)
+    return None
 
 
 def is_ours() -> bool:
     """Whether this thread runs code of ours, whose loads are not the program's."""
     return getattr(_depth, "depth", 0) > 0
-
-
-def is_users(error: BaseException) -> bool:
-    """Whether an exception comes out of the program's own code, which ran inside ours: it is not ours to swallow."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if last is None:
-        return False
-    root = str(last.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-    return root not in _OURS and root not in sys.stdlib_module_names
-
-
-def describe(error: BaseException) -> str:
-    """An exception as the reason in a line."""
-    return str(error) if isinstance(error, TrimsError) else f"{type(error).__name__}: {str(error)[:300]}"
 
 
 def name_of(source: Any) -> str:

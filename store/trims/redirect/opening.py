@@ -9,10 +9,12 @@ from trims.client import Model
 from trims.client import open as open_model
 from trims.disk.catalog import Catalog
 from trims.disk.known import Known
-from trims.errors import Damaged, NoSuchModel, TrimsError
+from trims.errors import Damaged, ManagerNotRunning, NoSuchModel, TrimsError
 from trims.paths import StorePaths
-from trims.places import AUTO, DISK
+from trims.places import AUTO, DISK, HOST
+from trims.redirect import report
 from trims.redirect.environment import wishes
+from trims.redirect.failures import forget
 
 _open: WeakValueDictionary[tuple[int, str], Model] = WeakValueDictionary()
 
@@ -26,19 +28,28 @@ def opened(known: Known) -> Model:
     model = _open.get(key)
     if model is not None and not model.closed:
         return model
-    asked = wishes()
+    place = wishes().place
+    model = _anywhere(known) if place == AUTO else _of(known, place)
+    _open[key] = model
+    return model
+
+
+def _anywhere(known: Known) -> Model:
+    """By the manager, or else by the files. Not by `auto`: its warnings would be the program's, and fatal to some."""
     try:
-        model = _of(known, asked.place)
+        return _of(known, HOST)
     except (NoSuchModel, Damaged):
         raise
     except TrimsError as error:
-        if asked.place != AUTO:
-            raise
-        try:
-            model = _of(known, DISK)
-        except TrimsError:
-            raise error from None
-    _open[key] = model
+        failure = error
+    try:
+        model = _of(known, DISK)
+    except TrimsError:
+        raise failure from None
+    forget(failure)  # its frames would keep the model
+    if not isinstance(failure, ManagerNotRunning) or failure.details.get("stale"):
+        line = f"trims: {known.ref} is shared by its file alone: {failure}"
+        report.say(line, f"file {known.model}", wishes().quiet)
     return model
 
 
