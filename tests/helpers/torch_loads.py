@@ -236,6 +236,30 @@ def open_safetensors(directory: pathlib.Path) -> Iterator[None]:
     yield from load_files(directory, rust)
 
 
+def under_modes(directory: pathlib.Path) -> Iterator[None]:
+    """Loads where torch is told to do something else with what is made."""
+    import safetensors._safetensors_rust as rust
+    from safetensors import safe_open
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    path, other = str(directory / "state.pt"), str(directory / "state.safetensors")
+    for mode in (lambda: torch.device("meta"), torch.inference_mode, torch.no_grad, torch.serialization.skip_data):
+        with mode():
+            for options in ({}, {"mmap": True}):
+                found = torch.load(path, **options), torch.load.__wrapped__(path, **options)
+                assert [[t.device, t.is_inference()] for t in found[0].values()] == [
+                    [t.device, t.is_inference()] for t in found[1].values()
+                ]
+            for act in (lambda file: file.get_tensor("half"), lambda file: file.get_slice("w")[1]):
+                ours, native = act(safe_open(other, "pt")), act(rust.safe_open(other, "pt"))
+                assert (ours.device, ours.is_inference()) == (native.device, native.is_inference())
+                yield
+    with FakeTensorMode():
+        assert type(torch.load(path)["w"]) is type(torch.load.__wrapped__(path)["w"]) is not torch.Tensor
+        check(outcome(safe_open(other, "pt").get_tensor, "w"), outcome(rust.safe_open(other, "pt").get_tensor, "w"), 0)
+    yield
+
+
 def load_files(directory: pathlib.Path, rust: Any) -> Iterator[None]:
     import safetensors.numpy
     import safetensors.torch
@@ -324,7 +348,7 @@ def replacements(directory: pathlib.Path) -> Iterator[None]:
         yield
 
 
-PARTS = (load_checkpoints, open_safetensors, neighbours, objects, replacements)
+PARTS = (load_checkpoints, open_safetensors, under_modes, neighbours, objects, replacements)
 
 if __name__ == "__main__":
     where = pathlib.Path(sys.argv[1])

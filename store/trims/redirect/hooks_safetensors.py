@@ -8,6 +8,7 @@ type made in Rust, which nothing can be derived from, so another type takes its 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 
@@ -132,7 +133,7 @@ class _Tensors:
         if inner is None or inner not in self._views:
             return None
         if not self._copies:
-            return self._give(inner)
+            return None if _is_fake() else self._give(inner)
         shape, dtype, _ = self._views[inner]
         if 0 in shape or dtype.isbuiltin != 1:
             return None
@@ -226,5 +227,19 @@ class PySafeSlice:
         return self._piece.get_dtype()
 
     def __getitem__(self, index: Any) -> Any:
-        tensor = deciding.guard(lambda: self._tensors.get(self._name))
+        tensor = None if _is_elsewhere() else deciding.guard(lambda: self._tensors.get(self._name))
         return self._piece[index] if tensor is None else tensor[index]
+
+
+def _is_fake() -> bool:
+    """Whether torch only pretends, and its tensors have no values."""
+    core = sys.modules["torch"]._C
+    return getattr(core, "_len_torch_dispatch_stack", int)() > 0
+
+
+def _is_elsewhere() -> bool:
+    """Whether torch makes tensors on another device than the CPU now: slices the library makes there, too."""
+    torch = sys.modules["torch"]
+    if hasattr(torch, "get_default_device"):  # since 2.3
+        return bool(torch.get_default_device().type != "cpu")
+    return bool(torch._C._len_torch_function_stack() > 0)

@@ -137,7 +137,7 @@ def _others(fd: int) -> Callable[[int, int], Any]:
     """What gives bytes of a file (offset, nbytes) as torch's reader does, but from a private map."""
     torch = sys.modules["torch"]
     whole = torch.UntypedStorage.from_file(f"/proc/self/fd/{fd}", False, os.fstat(fd).st_size)
-    return lambda offset, nbytes: torch.empty(0, dtype=torch.uint8).set_(whole[offset : offset + nbytes])
+    return lambda offset, nbytes: torch.empty(0, dtype=torch.uint8, device="cpu").set_(whole[offset : offset + nbytes])
 
 
 class _Reader:
