@@ -8,8 +8,12 @@ kernel update that merely renames a mitigation builds nothing anew.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
+
+try:
+    from _blake2 import blake2b  # hashlib itself loads all of OpenSSL: 4 ms of a program's first session
+except ImportError:
+    from hashlib import blake2b
 
 _VECTOR = ("sse", "ssse", "avx", "fma", "f16c", "amx", "asimd", "sve", "sme", "bf16", "i8mm", "fphp", "dotprod")
 
@@ -26,7 +30,7 @@ def variant_key() -> str:
 def isa() -> str:
     """This processor's architecture and vector extensions, as 12 hexadecimal digits."""
     words = sorted(word for word in _flags() if word.startswith(_VECTOR))
-    return hashlib.blake2b(" ".join([os.uname().machine, *words]).encode(), digest_size=6).hexdigest()
+    return blake2b(" ".join([os.uname().machine, *words]).encode(), digest_size=6).hexdigest()
 
 
 def _flags() -> list[str]:

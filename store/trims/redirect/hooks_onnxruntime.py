@@ -9,6 +9,7 @@ same bits; what cannot be had so (another device, custom operators, options that
 from __future__ import annotations
 
 import functools
+import os
 
 from trims.redirect import deciding, ort_records
 
@@ -37,6 +38,7 @@ def patch(module: Any) -> None:
             record = ort_records.record_of(self._sess_options) if self._sess_options else ort_records.Record()
             original(self, *arguments)
             ort_records.same(self._sess_options, record)
+            vars(self).pop("_trims_model", None)  # of the session before, when its providers are set anew
 
         deciding.load(_source(self), _FRAMEWORK, lambda decision: _share(decision, self, original, arguments), native)
 
@@ -44,9 +46,12 @@ def patch(module: Any) -> None:
 
 
 def _source(session: Any) -> Any:
-    """The path or the bytes that a program gave; None for a graph that trims itself has taken out of a region."""
+    """The path or the bytes that a program gave; None for a graph that trims itself has taken out of a region.
+
+    None for no file, too: that is an error of the program's, which may be waiting for it.
+    """
     if session._model_path:
-        return session._model_path
+        return session._model_path if os.path.lexists(session._model_path) else None
     return session._model_bytes if type(session._model_bytes) is bytes else None
 
 
