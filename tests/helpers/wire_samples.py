@@ -16,6 +16,7 @@ from trims.wire.messages import (
     Message,
     Pin,
     Progress,
+    Recognise,
     Refused,
     Release,
     Remove,
@@ -92,4 +93,6 @@ SAMPLES: list[Message] = [
     ),
     Import(id=19, ref="m", files=["model.safetensors", "config.json"], directory=True),
     Channel(id=19),
+    Recognise(id=20, size=98_765, key=[64_512, 9, 98_765, 1_700_000_000_123_456_789, 1_700_000_001_000_000_000]),
+    Recognise(id=21, size=98_765, file="cd" * 32),
 ]

@@ -57,7 +57,11 @@ def _verb(message: wm.Request) -> str:
 
 _RULES: dict[type, Rule] = {
     **dict.fromkeys(
-        (wm.Attach, wm.Warm, wm.WaitFor, wm.Status, wm.List, wm.Show, wm.Look, wm.Share, wm.Remove, wm.Import), _open
+        (
+            wm.Attach, wm.Warm, wm.WaitFor, wm.Status, wm.List, wm.Show, wm.Look, wm.Share, wm.Remove, wm.Import,
+            wm.Recognise,
+        ),
+        _open,
     ),
     wm.Pin: _as_oneself,
     wm.Unpin: _as_oneself,

@@ -233,6 +233,18 @@ class Import(Request, frozen=True, tag="import"):
     variant: bool = True
 
 
+class Recognise(Request, frozen=True, tag="recognise"):
+    """Ask what a file is, of the models that the asker may read. size: in bytes.
+
+    key: its device, inode, size, mtime and ctime (nanoseconds), by which the store may know it; file: the BLAKE3 of all
+    its bytes, hexadecimal, which is to be said when the answer asks for it.
+    """
+
+    size: int
+    key: list[int] = []
+    file: str = ""
+
+
 # ---- from the manager
 
 
@@ -307,6 +319,6 @@ class Refused(Message, frozen=True, tag="refused"):
 
 ClientMessage = (
     Hello | Attach | Release | Warm | Pin | Unpin | Evict | WaitFor | Forget | SetPolicy | History | Status | Trace
-    | Stop | List | Show | Look | Share | Remove | Import
+    | Stop | List | Show | Look | Share | Remove | Import | Recognise
 )  # fmt: skip
 ManagerMessage = Welcome | Attached | Channel | Progress | Result | Refused
