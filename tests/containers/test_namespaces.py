@@ -94,6 +94,7 @@ def test_a_client_that_shares_nothing_but_the_socket(manager: Any, put: Any) -> 
         assert (row["pid"], row["uid"], row["model"]) == (container.pid, os.getuid(), "m:latest")
         assert row["container"] == cgroup.NAMESPACE
         assert cli.ok("ps").splitlines()[0].split()[-3:] == ["CONTAINER", "AGE", "TTL"]
+        assert f"pid {container.pid} ({cgroup.NAMESPACE}) holds it" in cli.fails(21, "evict", "m")
         container.kill()  # SIGKILL, as `docker kill` does
         until_idle(manager)
         assert cli.items("ps")[0]["pid"] is None and "CONTAINER" not in cli.ok("ps")

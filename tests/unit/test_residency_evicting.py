@@ -58,7 +58,7 @@ def test_what_is_leased_is_refused_naming_the_holders() -> None:
     error = refusal(s.evict("a"))
     assert (error["code"], error["exit"]) == ("in-use", 21)
     assert "pid 104 (job j4) holds it" in error["why"]
-    assert error["details"] == {"holders": [{"pid": 104, "uid": 1000, "job": "j4"}]}
+    assert error["details"] == {"holders": [{"pid": 104, "uid": 1000, "job": "j4", "container": ""}]}
     assert s.state("a") == "resident"
 
 

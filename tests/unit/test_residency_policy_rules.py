@@ -105,7 +105,7 @@ def test_never_names_who_holds_what_it_keeps() -> None:
     s.attach("a", 6, conn=4)
     s.loaded("a")
     (blocker,) = refusal(s.attach("b", 5))["details"]["blockers"]
-    assert (blocker["why"], blocker["holders"]) == ("leased", [{"pid": 104, "uid": 1000, "job": "j4"}])
+    assert (blocker["why"], blocker["holders"]) == ("leased", [{"pid": 104, "uid": 1000, "job": "j4", "container": ""}])
     s.release("a", conn=4)
     (blocker,) = refusal(s.attach("b", 5))["details"]["blockers"]
     assert (blocker["why"], blocker["holders"]) == ("kept", [])

@@ -150,7 +150,7 @@ def test_at_its_deadline_it_is_told_who_holds_what_and_nothing_was_evicted() -> 
                 "ref": "a:latest",
                 "nbytes": 5,
                 "why": "leased",
-                "holders": [{"pid": 104, "uid": 1000, "job": "j4"}],
+                "holders": [{"pid": 104, "uid": 1000, "job": "j4", "container": ""}],
                 "pins": [],
             }
         ],

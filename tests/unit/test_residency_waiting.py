@@ -106,7 +106,7 @@ def test_a_drain_that_takes_too_long_is_refused_and_serving_goes_on() -> None:
     s.stop(wait=5)
     (answer,) = s.later(5)
     assert isinstance(answer, Refuse) and answer.error["code"] == "in-use"
-    assert answer.error["details"] == {"holders": [{"pid": 101, "uid": 1000, "job": ""}]}
+    assert answer.error["details"] == {"holders": [{"pid": 101, "uid": 1000, "job": "", "container": ""}]}
     assert not s.machine.stopping
     assert isinstance(s.attach("a", 2, conn=2)[0], Grant)
 
@@ -211,7 +211,9 @@ def test_a_second_client_of_the_same_process_counts_apart() -> None:
     s.loaded("a")
     view = s.machine.residency(key("a"))
     assert view is not None and view.leases == 2
-    assert refusal(s.evict("a", conn=2))["details"] == {"holders": [{"pid": 101, "uid": 1000, "job": ""}]}
+    assert refusal(s.evict("a", conn=2))["details"] == {
+        "holders": [{"pid": 101, "uid": 1000, "job": "", "container": ""}]
+    }
 
 
 def test_a_stop_is_logged() -> None:

@@ -73,7 +73,7 @@ def evict_item(core: Core, residency: Residency, outcome: str) -> Item:
 
 
 def holder(who: Who) -> Item:
-    return {"pid": who.pid, "uid": who.uid, "job": who.job}
+    return {"pid": who.pid, "uid": who.uid, "job": who.job, "container": who.container}
 
 
 def holders(core: Core, residencies: Iterable[Residency]) -> list[Item]:
@@ -89,8 +89,14 @@ def holders(core: Core, residencies: Iterable[Residency]) -> list[Item]:
 
 def pids(items: Iterable[Item]) -> str:
     """`pid 12, pid 34` of holders, for a sentence."""
-    names = [f"pid {item['pid']}" + (f" (job {item['job']})" if item["job"] else "") for item in items]
+    names = [f"pid {item['pid']}{_where(item)}" for item in items]
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _where(item: Item) -> str:
+    words = [f"job {item['job']}"] if item["job"] else []
+    words += [str(item["container"])] if item["container"] else []
+    return f" ({', '.join(words)})" if words else ""
 
 
 def blockers(core: Core, place: Place, but: Residency | None = None) -> list[Item]:
