@@ -73,6 +73,7 @@ def test_every_way_to_make_a_session_gives_what_it_gives_without_trims(files: Pa
     assert lines == said(native.stderr)[0]
     assert {name for name, flags in shared.items() if not flags or not all(flags)} == ort_styles.NATIVE | {"binding"}
     assert [line for line in ours if "cnn.onnx is loaded natively" in line] != []
+    assert [line for line in ours if "none.onnx" in line] == []  # no file, no load
 
 
 def said(text: str) -> tuple[list[str], list[str]]:
@@ -96,6 +97,19 @@ def test_whatever_fails_in_trims_the_session_is_native(files: Path, broken: str)
     )
     (line,) = ran(files, "-c", code).stderr.splitlines()
     assert line.startswith(f"trims: {files}/cnn.onnx is loaded natively: ")
+
+
+def test_without_a_derived_form_the_original_is_shared_and_one_line_says_so(files: Path) -> None:
+    code = (
+        "import os, onnxruntime as ort\n"
+        "from trims.integrations import ort_start\n"
+        "ort_start.variant_key = lambda: 'ort-none'\n"
+        f"os.chdir({str(files)!r})\n"
+        "for _ in range(2):\n"
+        "    assert ort.InferenceSession('cnn.onnx')._trims_model\n"
+    )
+    (line,) = ran(files, "-c", code).stderr.splitlines()
+    assert line.startswith(f"trims: {files}/cnn.onnx: its session optimises the shared weights into private memory: ")
 
 
 def test_the_hook_is_one_function_that_looks_like_the_original(home: Path) -> None:

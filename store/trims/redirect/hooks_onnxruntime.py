@@ -86,6 +86,17 @@ def _share(decision: deciding.Decision, session: Any, original: Any, arguments: 
     made = ort_start.Start(model, wanted, providers, disabled_optimizers, make).shared()
     session._trims_model = model  # who holds a session uses its model: the next one shares it, the report counts it
     decision.nbytes = len(made.base)
+    if made.why:
+        _say(decision, made.why)
+
+
+def _say(decision: deciding.Decision, why: str) -> None:
+    from trims.redirect import report
+    from trims.redirect.environment import wishes
+
+    name = deciding.name_of(decision.source)
+    line = f"trims: {name}: its session optimises the shared weights into private memory: {why}"
+    report.say(line, name, wishes().quiet)
 
 
 def _wanted(options: Any) -> Wanted:
