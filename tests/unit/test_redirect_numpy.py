@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import pathlib
+import types
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -179,3 +180,16 @@ def test_an_archive_replaced_between_the_looks_is_native(
     assert [line["why"] for line in redirecting.lines(home / "report", "fallback")] == [
         "it was replaced while it was opened"
     ]
+
+
+def test_options_that_count_at_look_up_are_numpys(home: Path, loads: Any) -> None:
+    path = redirecting.archive(home / "m.npz")
+    redirecting.bring(home / "store", path)
+    with loads(path, max_header_size=5) as found, pytest.raises(ValueError, match="max_header_size"):
+        found["w"]
+
+
+def test_numpy_reloaded_is_patched_once(home: Path, loads: Any) -> None:
+    module = types.SimpleNamespace(load=loads, lib=types.SimpleNamespace())
+    hooks_numpy.patch(module)
+    assert module.load is loads

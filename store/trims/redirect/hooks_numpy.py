@@ -28,11 +28,15 @@ if TYPE_CHECKING:
 
 _SMALL = 64 << 10  # bytes up to which a copy costs less than the faults of a map's pages
 _ZIP = b"PK\3\4"
+_LIMIT = "max_header_size"
+"""An option that NumPy follows when an array is looked up."""
 
 
 def patch(numpy: Any) -> None:
     """Put our `load` over NumPy's, wherever it goes by that name."""
     original = numpy.load
+    if hasattr(original, "_trims"):  # it was reloaded, and has found our function where it found its own before
+        return
     load = _load(original)
     modules: list[Any] = [numpy, getattr(numpy.lib, "npyio", None), getattr(numpy.lib, "_npyio_impl", None)]
     for module in modules:
@@ -43,7 +47,7 @@ def patch(numpy: Any) -> None:
 def _load(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def load(file: Any, mmap_mode: Any = None, allow_pickle: Any = False, *args: Any, **options: Any) -> Any:
-        if deciding.is_ours() or mmap_mode is not None or allow_pickle or not _is_archive(file):
+        if deciding.is_ours() or mmap_mode is not None or allow_pickle or _LIMIT in options or not _is_archive(file):
             return original(file, mmap_mode, allow_pickle, *args, **options)
         begun = time.perf_counter()
         archive = original(file, mmap_mode, allow_pickle, *args, **options)
@@ -58,6 +62,7 @@ def _load(original: Callable[..., Any]) -> Callable[..., Any]:
             lambda known: _measured(known, file, archive, seconds),
         )
 
+    load._trims = True  # type: ignore[attr-defined]
     return load
 
 
