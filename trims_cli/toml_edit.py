@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 
-from trims.config import read_file
+from trims.config_file import read_file
 from trims.errors import UsageError
 from trims.linux import atomic
 

@@ -399,3 +399,58 @@ def test_one_user_cannot_take_all_connections(serve):
     assert sum(cara.run(connections, 20)) == 8
     service.put("m", ANNA)
     assert outcome(anna.ask(Attach, ref="m")) == "yes"
+
+
+def test_a_users_share_of_what_is_attached_and_pinned(serve):
+    service = serve(quota_leased="100KiB", quota_pinned="1%", budget_host="10MiB")
+    anna, cara = service.user(ANNA), service.user(CARA)
+    for seed, (ref, nbytes) in enumerate((("a", 60_000), ("b", 60_000), ("c", 20_000))):
+        service.put(ref, ANNA, mode=0o644, nbytes=nbytes, seed=seed)
+    first = anna.ask(Attach, ref="a")
+    assert outcome(anna.ask(Attach, ref="a")) == "yes"  # the same bytes
+    refusal = anna.ask(Attach, ref="b")
+    assert (refusal.code, "you hold" in refusal.why, refusal.details["budget"]) == ("no-room", True, 100 << 10)
+    with_another = service.user(ANNA)
+    assert outcome(with_another.ask(Attach, ref="b")) == "no-room"  # it is the user's, not the process's
+    assert outcome(with_another.ask(Attach, ref="c")) == "yes"
+    assert outcome(cara.ask(Attach, ref="b")) == "yes"
+    anna.run(_release, first.lease)
+    assert outcome(anna.ask(Attach, ref="b")) == "no-room"  # one lease on it is left
+    anna.run(_release, first.lease + 1)
+    with_another.close()  # its leases end with it
+    anna.ask(WaitFor, condition="idle", ref="c")
+    assert outcome(anna.ask(Attach, ref="b")) == "yes"
+    assert outcome(cara.ask(Pin, ref="a")) == "yes"
+    assert outcome(cara.ask(Pin, ref="a")) == "yes"
+    assert outcome(cara.ask(Pin, ref="b")) == "no-room"
+    with Raw(service.socket) as root:
+        assert [outcome(root.ask(cls, ref=ref)) for ref in "abc" for cls in (Attach, Pin)] == ["yes"] * 6
+
+
+def test_requests_that_wait_are_bounded(service, cara):
+    service.put("m", CARA)
+    assert cara.run(_flood, 400) == {"failed": 400 - 256, "": 256}
+    assert outcome(cara.ask(Attach, ref="m")) == "yes"
+
+
+def _flood(client, count):
+    """How many of so many requests that nothing answers are refused at once, and with what; the others are left."""
+    from collections import Counter
+
+    with Raw(client.path) as raw:
+        raw.send(*(WaitFor(id=n, condition="attached", ref="m", timeout=60.0) for n in range(10, 10 + count)))
+        raw.send(Status(id=9999))
+        codes = Counter()
+        while True:
+            answer = raw.receive()
+            if answer.id == 9999:
+                return {**codes, "": count - codes.total()}
+            if isinstance(answer, Refused):
+                codes[answer.code] += 1
+
+
+def test_how_long_anothers_model_is_kept_is_not_ones_own_to_say(service, anna, cara):
+    service.put("m", ANNA, mode=0o644)
+    assert cara.ask(Warm, ref="m", ttl=0.0).code == "not-permitted"
+    assert outcome(cara.ask(Warm, ref="m")) == "yes"
+    assert outcome(anna.ask(Warm, ref="m", ttl=60.0)) == "yes"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trims.manager.recording import Asked
     from trims.manager.variants import Errand
     from trims.permission import Asker
-    from trims.residency.events import Who
+    from trims.residency.events import Key, Who
     from trims.residency.foreseeing import Foresight
     from trims.wire.messages import Message
 
@@ -68,7 +68,7 @@ class Connection:
         self.who: Who | None = None
         self.tenant = tenant  # None: one who may do everything
         self.steps: dict[int, Step] = {}  # what takes the machine's answer to a request, before the client does
-        self.leases: dict[int, object] = {}
+        self.leases: dict[int, Key] = {}
         self.asked: dict[int, Asked] = {}  # requests that have no answer yet, for the recording
         self.foresight: dict[str, Foresight] = {}  # of the dry runs that belong together, by place
         self.inbox: deque[Message] = deque()

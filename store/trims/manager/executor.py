@@ -20,6 +20,7 @@ from trims.manager.connection import Connection
 from trims.manager.discretion import Discretion
 from trims.manager.loader import Filled, Form, LoadJob, load
 from trims.manager.publisher import Publisher
+from trims.manager.quotas import Quotas
 from trims.manager.recording import Recording
 from trims.manager.server import Server
 from trims.manager.workers import Mailbox, Pool
@@ -58,6 +59,7 @@ class Executor:
         self._spare: dict[str, tuple[int, int]] = {}  # place: (wanted, kept)
         self.server: Server
         self.discretion: Discretion
+        self.quotas: Quotas
         self.publisher: Publisher
         self.journal_due = self.ending = False
         self.load_failed: Callable[[Key], None] = lambda key: None
@@ -228,6 +230,8 @@ class Executor:
         connection = self.server.connections[effect.conn]
         filled, tail, job = self._regions[effect.key]
         connection.leases[effect.lease] = effect.key
+        if connection.tenant is not None:
+            self.quotas.granted(connection.uid, effect.key, filled.region.nbytes)
         if connection.who is not None:
             self.publisher.leased(effect.lease, effect.key, connection.who)
         head = b'{"t":"attached","id":%d,"lease":%d,' % (effect.request, effect.lease)

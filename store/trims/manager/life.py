@@ -26,6 +26,7 @@ from trims.manager.executor import Executor
 from trims.manager.importing import Importing
 from trims.manager.inheritance import Inheritance
 from trims.manager.publisher import Publisher
+from trims.manager.quotas import UNLIMITED, Limits, Quotas
 from trims.manager.requests import Requests
 from trims.manager.resolve import Resolver
 from trims.manager.server import Server
@@ -65,6 +66,7 @@ class Manager:
         spare: int = 0,
         idle_exit: float = float("inf"),
         doors: Doors | None = None,
+        limits: Limits = UNLIMITED,
     ) -> None:
         self._paths, self._store, self._log, self._started_with = paths, store, log, settings
         self.identity, self.since = secrets.token_hex(16), time.time()
@@ -82,7 +84,7 @@ class Manager:
         self._went = ""
         doors = self._doors = doors or Doors()
         self.server = self.executor.server = Server(listener, self, log, doors, cap)
-        self.executor.discretion = Discretion(resolver.names)
+        self.executor.discretion, self.executor.quotas = Discretion(resolver.names), Quotas(limits, machine)
         asking = Asking(store, paths.index, resolver.names, self.executor, self.server, self._mailbox)
         self._importing = Importing(store, variants, resolver.names.forget, self.executor, self.server, self._mailbox)
         asking.rules.update(self._importing.rules)

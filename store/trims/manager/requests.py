@@ -9,21 +9,21 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from trims.errors import InUse, NoSuchModel, NotPermitted, Pinned, ProtocolError, UsageError
+from trims.errors import NoSuchModel, NotPermitted, ProtocolError, UsageError
 from trims.linux import cgroup, process
-from trims.manager import gate, telling
+from trims.manager import telling
 from trims.manager.asking import Asking
 from trims.manager.connection import Connection
-from trims.manager.discretion import OTHERS
 from trims.manager.executor import Executor
 from trims.manager.flavours import Flavours
 from trims.manager.loader import Form
-from trims.manager.names import Named, is_digest, unknown
+from trims.manager.names import Named, is_digest
 from trims.manager.parking import Lookup, Parking
 from trims.manager.resolve import Resolver
 from trims.manager.server import Server
+from trims.manager.tenancy import Tenancy
 from trims.manager.workers import Pool
-from trims.permission import Asker, may_change
+from trims.permission import Asker
 from trims.residency import events as ev
 from trims.residency import policies
 from trims.residency.loading import no_place
@@ -59,6 +59,7 @@ class Requests:
         asking: Asking,
     ) -> None:
         self._asking = asking
+        self._tenancy = Tenancy(resolver.names, executor.quotas, executor.machine)
         self._host, self._executor, self._server, self._resolver = host, executor, server, resolver
         self._lookups, self._places = lookups, set(executor.places)
         self._parking = Parking(executor, server)
@@ -105,7 +106,7 @@ class Requests:
                 )
 
     def _for_tenant(self, connection: Connection, tenant: Asker, message: wm.Request, now: float) -> None:
-        message = gate.admitted(tenant, message)
+        message = self._tenancy.admitted(connection, tenant, message)
         self._rules.get(type(message), _not_served)(connection, message, now)
 
     def closed(self, connection: Connection) -> None:
@@ -116,6 +117,9 @@ class Requests:
             self._executor.recording.left(connection)
             for lease in connection.leases:
                 self._executor.publisher.released(lease)
+            if connection.tenant is not None:
+                for key in connection.leases.values():
+                    self._executor.quotas.released(connection.uid, key)
             connection.leases.clear()
             self._executor.guarded(lambda: self._executor.feed(ev.Closed(connection.number)))
 
@@ -138,7 +142,10 @@ class Requests:
         self._server.send(connection, self._host.welcome(connection.tenant is None))
 
     def _release(self, connection: Connection, m: wm.Release) -> None:
-        if connection.leases.pop(m.lease, None) is not None:  # what is not its own is nobody's business
+        key = connection.leases.pop(m.lease, None)
+        if key is not None:  # what is not its own is nobody's business
+            if connection.tenant is not None:
+                self._executor.quotas.released(connection.uid, key)
             self._executor.publisher.released(m.lease)
             self._executor.recording.released(m.lease)
             self._executor.feed(ev.Released(connection.number, m.lease))
@@ -160,7 +167,7 @@ class Requests:
         tenant = connection.tenant
 
         def ask(form: Form) -> None:
-            ref = form.ref if tenant is None else self._ref_for(form, tenant)
+            ref = form.ref if tenant is None else self._tenancy.to_attach(tenant, form)
             self._executor.feed(ev.AttachAsked(connection.number, m.id, deadline, form.key, ref, form.nbytes))
 
         form = self._resolver.quick(m.ref, m.variant, m.prefer, tenant)
@@ -176,7 +183,8 @@ class Requests:
         ttl = None if m.ttl is None else _time(0.0, m.ttl)
 
         def ask(form: Form, number: int = connection.number, request: int = m.id) -> None:
-            ref = form.ref if connection.tenant is None else self._ref_for(form, connection.tenant)
+            tenant = connection.tenant
+            ref = form.ref if tenant is None else self._tenancy.to_warm(tenant, form, ttl is not None)
             if m.dry_run:
                 self._executor.feed(ev.Tick())  # what is due by now, is
                 seen = connection.foresight = connection.foresight if m.together else {}
@@ -202,7 +210,8 @@ class Requests:
             raise UsageError("the pin is not put", f"its owner or reason is longer than {_WORDS} characters")
 
         def ask(form: Form) -> None:
-            ref = form.ref if connection.tenant is None else self._ref_for(form, connection.tenant)
+            tenant = connection.tenant
+            ref = form.ref if tenant is None else self._tenancy.to_pin(tenant, form)
             what = (connection.number, m.id, deadline, form.key, ref, form.nbytes)
             self._executor.feed(ev.PinAsked(*what, owner=owner, reason=m.reason, expires=expires))
 
@@ -222,7 +231,7 @@ class Requests:
 
         def ask(digest: str, ref: str) -> None:
             if connection.tenant is not None:
-                self._check_eviction(connection.tenant, digest, ref, m.place)
+                self._tenancy.to_evict(connection.tenant, digest, ref, m.place)
             what = (connection.number, m.id, deadline, m.place, digest, ref, m.idle, m.until_free)
             self._executor.feed(ev.EvictAsked(*what, force=m.force, wait=m.wait, dry_run=m.dry_run))
 
@@ -308,24 +317,6 @@ class Requests:
     def _pool_for(self, connection: Connection, text: str) -> Pool:
         """For a tenant every ref of a digest is looked at: that shall not keep those waiting who name a model."""
         return self._asking.pool if connection.tenant is not None and text[:3] == "id:" else self._lookups
-
-    def _ref_for(self, form: Form, tenant: Asker) -> str:
-        """The name by which a tenant knows what was found for them, asked once more now that the answer is due."""
-        named = self._resolver.names.readable(form.key.digest, tenant)
-        if named is None:
-            raise unknown(form.ref)
-        return named.ref
-
-    def _check_eviction(self, tenant: Asker, digest: str, ref: str, place: str) -> None:
-        """Raise unless the model is this tenant's own, and nobody else's to use at the moment."""
-        named = self._resolver.names.quick(ref)
-        if named is None or not may_change(named.access, tenant):
-            raise NotPermitted(f"{ref} is not evicted from {place}", "it belongs to another user", "ask its owner")
-        machine = self._executor.machine
-        if any(holder.uid != tenant.uid for holder in machine.holders(digest)):
-            raise InUse(f"{ref} is not evicted from {place}", OTHERS)
-        if any(owner != gate.owner_name(tenant) for owner in machine.pin_owners(digest)):
-            raise Pinned(f"{ref} is not evicted from {place}", "it is pinned by others")
 
     def _check_place(self, place: str) -> None:
         if place not in self._places:

@@ -24,6 +24,7 @@ from trims.manager import neighbours, runtime, systemd
 from trims.manager.doors import Doors, operators
 from trims.manager.life import Manager
 from trims.manager.logfile import Log
+from trims.manager.quotas import Limits
 from trims.paths import RuntimePaths
 from trims.places import HOST
 from trims.residency import policies
@@ -68,7 +69,7 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
         Doors(config["manager.scope"] == "system", operators(config["manager.operators"])),
     )
     _check_store(store, doors.system)
-    for key in ("budget.host", "budget.spare", "budget.pin_cap"):
+    for key in ("budget.host", "budget.spare", "budget.pin_cap", "quota.leased", "quota.pinned"):
         config[key]  # a bad one is named with where it is from
     budgets = {HOST: neighbours.host_budget(config, paths, log.write)}
     spare = _spare(config, budgets[HOST])
@@ -93,6 +94,7 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
             spare=spare,
             idle_exit=config["manager.idle_exit"],
             doors=doors,
+            limits=Limits(*(_quota(config, name, budgets[HOST]) for name in ("leased", "pinned"))),
         )
     except BaseException:
         listener.close()
@@ -109,6 +111,12 @@ def _check_store(store: Store, system: bool) -> None:
     if store.system and not system:
         hint = "start the manager with --scope system"
         raise UsageError(f"{store.root} cannot be served so", "it is a store that users share", hint)
+
+
+def _quota(config: Config, name: str, budget: int) -> int:
+    """Bytes of one user's share; a percentage is of the budget, as it is of memory elsewhere."""
+    text = config.text(f"quota.{name}")
+    return 0 if text == "auto" else units.parse_size(text, budget)
 
 
 def _spare(config: Config, budget: int) -> int:

@@ -111,6 +111,11 @@ class Machine:
         found = self._core.residencies.get(key)
         return self._view(found) if found is not None and found.state != ABSENT else None
 
+    def nbytes(self, key: Key) -> int:
+        """What `key` takes, or would take, in its place; 0 when nobody has asked for it."""
+        found = self._core.residencies.get(key)
+        return found.nbytes if found is not None else 0
+
     def leases(self) -> Iterator[LeaseView]:
         return iter(list(self._core.leases))
 
