@@ -63,12 +63,18 @@ def by_manager(settings: Settings, path: str, format: str, ref: str, options: di
     with noting_files() as noted, open_source(path, format) as source:
         found = source.format
     names, directory = _names(path, noted), os.path.isdir(path)
+    nbytes = sum(os.path.getsize(file) for file in set(names.values()))
     giver = Giver(settings.config.sockets)
     with giver, Meter(settings, ref, "import") as meter:
         fields = giver.give(
-            list(names.values()), meter, ref=ref, files=list(names), directory=directory,
-            format="" if directory else found, **options,
-        )  # fmt: skip
+            list(names.values()),
+            lambda done, total: meter(done, total or nbytes),
+            ref=ref,
+            files=list(names),
+            directory=directory,
+            format="" if directory else found,
+            **options,
+        )
     return _item(fields, options["if_exists"])
 
 

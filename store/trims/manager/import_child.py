@@ -88,6 +88,7 @@ class _Copying:
 
     def __init__(self, channel: socket.socket, names: list[str], tell: Tell) -> None:
         self._channel, self._names, self._tell, self._told = channel, names, tell, 0.0
+        self._copied = 0
         channel.settimeout(PATIENCE)
 
     def all(self) -> None:
@@ -135,15 +136,16 @@ class _Copying:
                 if moved == 0:
                     raise BadInput(f"cannot import {name}", "it became shorter meanwhile", "import it again")
                 at += moved
-                self._go_on(at)
+                self._go_on(moved)
         finally:
             os.close(to)
 
-    def _go_on(self, at: int) -> None:
+    def _go_on(self, moved: int) -> None:
+        self._copied += moved
         now = time.monotonic()
         if now - self._told >= _TELL:
             self._told = now
-            self._tell({"copied": at})
+            self._tell({"done": self._copied, "total": 0})
 
 
 def _transfer_within(fd: int, to: int, nbytes: int, at: int) -> int:

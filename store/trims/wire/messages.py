@@ -292,7 +292,7 @@ class Channel(Message, frozen=True, tag="channel"):
 
 
 class Progress(Message, frozen=True, tag="progress"):
-    """A load goes on: bytes in place so far, of all. At most ten a second for a request."""
+    """A load or an import goes on: bytes in place so far, of all (0 while files are copied). At most ten a second."""
 
     id: int
     done: int
