@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from helpers import redirecting
 
 import trims
 from trims.errors import TrimsError
-from trims.redirect import deciding, environment, ticks
+from trims.redirect import deciding, environment, opening, ticks
 
 BOOT = str(Path(trims.__file__).parent / "redirect" / "boot")
 
@@ -136,14 +137,28 @@ def test_a_model_is_opened_once_while_it_is_used(path: Path) -> None:
     assert second is not first and second["w"].shape == (40_000,)
 
 
-def test_a_name_that_moved_does_not_mislead(path: Path, home: Path) -> None:
+def test_a_name_that_moved_does_not_mislead(path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = redirecting.total(path)
     (home / "n").mkdir()
     other = redirecting.archive(home / "n" / "m.npz", seed=5)
-    redirecting.bring(home / "store", path.rename(home / "kept.npz"))
-    redirecting.bring(home / "store", other)  # under the name m, which was the first one's
+    (home / "kept.npz").write_bytes(path.read_bytes())
+    redirecting.bring(home / "store", home / "kept.npz", path)  # two names of one model, m the later one
+    redirecting.bring(home / "store", other)  # under the name m, too
     assert deciding.load(home / "kept.npz", "numpy", lambda d: str(float(d.model()["w"].sum())), lambda: "") == old
     assert redirecting.total(other) != old
+    known, entry = deciding.sources().find(home / "kept.npz"), opening.Catalog.find
+    assert known is not None and known.ref == "m:latest"
+    gc.collect()
+
+    class Late(opening.Catalog):
+        """What the names were a moment ago."""
+
+        def find(self, ref: str) -> Any:
+            return replace(entry(self, ref), digest=known.model)
+
+    monkeypatch.setattr(opening, "Catalog", Late)
+    model = deciding.opened(known)
+    assert str(float(model["w"].sum())) == old and model.digest == known.model
 
 
 def test_what_is_required_may_not_be_native(path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
