@@ -20,12 +20,12 @@ def confine(parent: int, signal: int) -> None:
     process.end_with_parent(signal)
     if os.getppid() != parent:
         raise ProcessLookupError("the parent has ended")
-    ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    memfd.make_undumpable()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(5)
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
     except OSError:
         pass  # no /proc, or a kernel without it: then it is as likely to go as others
+    ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    memfd.make_undumpable()  # not before that: it takes the files of /proc/self away from us
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(5)
