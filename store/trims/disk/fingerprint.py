@@ -60,6 +60,15 @@ def open_for_reading(path: str) -> int:
     return fd
 
 
+def hashed(fd: int, key: FileKey) -> tuple[str, bool]:
+    """(BLAKE3 of an open file, whether `key`, taken before, tells of every later write). Raises OSError."""
+    final = settled(key)
+    digest = digest_of(fd)
+    if FileKey.of(os.fstat(fd)) != key:
+        raise OSError("the file is being written")
+    return digest, final
+
+
 def digest_of(fd: int) -> str:
     """The BLAKE3 of an open file, hexadecimal. Raises OSError."""
     from blake3 import blake3  # here, since most files are told by their size alone

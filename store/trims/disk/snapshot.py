@@ -61,6 +61,15 @@ def listing(paths: StorePaths) -> list[Row]:
     return rows if header and not _changed(header, _mtimes(paths)) else rebuild(paths)
 
 
+def state(paths: StorePaths) -> tuple[int, ...] | None:
+    """What the catalog's directories look like; None while they may change again without looking otherwise."""
+    import time
+
+    limit = time.time_ns() - SLACK
+    mtimes = _mtimes(paths)
+    return None if max(mtimes) > limit else tuple(mtimes)
+
+
 def spliced(paths: StorePaths, tails: dict[str, str], usual: str) -> list[bytes]:
     """The items of `listing`, each ended by its digest's tail or the usual one: blocks of one item a line, with commas.
 

@@ -20,10 +20,11 @@ from trims.disk.known import FORMAT, MAX_RECORD, PART, Known, SourceFile, fields
 from trims.errors import TrimsError
 from trims.linux import atomic
 from trims.paths import StorePaths
+from trims.permission import Access
 
 __all__ = ["FileKey", "Known", "SourceFile", "Sources"]
 
-_MAX_MODELS = 16  # that one file is remembered to have become
+_MAX_MODELS = 64  # that one file is remembered to have become: of many users, each may have one of their own
 Writing = Callable[[str], AbstractContextManager[None]]
 ODD = (OSError, ValueError, TypeError, LookupError, BufferError, RecursionError, TrimsError)
 """What an odd path, or a file that is no record, can raise."""
@@ -42,7 +43,8 @@ class Sources:
             if not self._has_size(os.stat(path).st_size):
                 return None
             digest, size = self._digest(path)
-            return self._whole(self._known(size, digest), path)
+            found = (known for known in self.all_known(size, digest) if is_whole(known, path, self._digest))
+            return next(found, None)
         except ODD:
             return None
 
@@ -54,8 +56,8 @@ class Sources:
                     return None
                 from blake3 import blake3
 
-                known = self._known(plain.nbytes, blake3(plain).hexdigest())
-            return known if known is None or not known.companions else None
+                found = self.all_known(plain.nbytes, blake3(plain).hexdigest())
+            return next((known for known in found if not known.companions), None)
         except ODD:
             return None
 
@@ -99,15 +101,13 @@ class Sources:
         """(digest, size) of a file as it is now; remembered when it had to be read. Raises OSError."""
         fd = fingerprint.open_for_reading(path)  # also when the key is known: who may not read it learns nothing
         try:
-            key = FileKey.of(os.fstat(fd))
+            status = os.fstat(fd)
+            key = FileKey.of(status)
             digest = self._remembered(key)
             if digest is None:
-                final = fingerprint.settled(key)
-                digest = fingerprint.digest_of(fd)
-                if FileKey.of(os.fstat(fd)) != key:
-                    raise OSError(f"{path} is being written")
+                digest, final = fingerprint.hashed(fd, key)
                 if final:
-                    self._remember(key, digest)
+                    self._remember(key, digest, Access(status.st_uid, status.st_gid, status.st_mode & 0o777))
             return digest, key.size
         finally:
             os.close(fd)
@@ -120,28 +120,23 @@ class Sources:
         digest = fields.get("file")
         return digest if fields.get("key") == list(key) and isinstance(digest, str) else None
 
-    def _remember(self, key: FileKey, digest: str) -> None:
+    def _remember(self, key: FileKey, digest: str, access: Access) -> None:
         with suppress(*ODD):
             path = self._paths.source_key(key.dev, key.ino)
-            self.write(path, {"file": digest, "format": FORMAT, "key": list(key)}, durable=False)
+            fields = {"access": list(access), "file": digest, "format": FORMAT, "key": list(key)}
+            self.write(path, fields, durable=False)
 
-    def _known(self, size: int, digest: str) -> Known | None:
-        """What a content is, of the models that the store has: a model before a part, one with its name, the latest."""
+    def all_known(self, size: int, digest: str) -> list[Known]:
+        """What a content is, of the models that the store has: a model before a part, one with its name, the latest.
+
+        Raises ODD, also where there is no record.
+        """
         known = [one for one in parse(read(self._paths.source(size, digest))) if self.is_stored(one.model)]
         known = [one for one in known if (one.size, one.file) == (size, digest)]
-        if len(known) < 2:
-            return known[0] if known else None
-        return min(known, key=lambda one: (one.kind == PART, not os.access(self._paths.entry(one.ref), os.F_OK)))
+        return sorted(known, key=lambda one: (one.kind == PART, not os.access(self._paths.entry(one.ref), os.F_OK)))
 
     def is_stored(self, model: str) -> bool:
         return os.access(self._paths.sidecar(model), os.F_OK)
-
-    def _whole(self, known: Known | None, path: str) -> Known | None:
-        """`known`, when all files beside `path` that it needs are what they were."""
-        for name, digest in known.companions if known is not None else ():
-            if self._digest(_beside(path, name))[0] != digest:
-                return None
-        return known
 
     def _made(self, file: SourceFile, model: str, ref: str, digests: dict[str, str | None]) -> Known | None:
         """What there is to remember of one file that was read; None when it has changed. Raises OSError."""
@@ -164,7 +159,8 @@ class Sources:
         path = self._paths.source(known.size, known.file)
         before: list[Known] = []
         with suppress(*ODD):
-            before = [one for one in parse(read(path)) if (one.model, one.kind) != (known.model, known.kind)]
+            others = (one for one in parse(read(path)) if (one.model, one.kind) != (known.model, known.kind))
+            before = [one for one in others if self.is_stored(one.model)]
         self.write(path, fields_of([known, *before[: _MAX_MODELS - 1]]))
 
     def write(self, path: str, fields: dict[str, Any], durable: bool = True) -> None:
@@ -174,6 +170,16 @@ class Sources:
         if len(data) <= MAX_RECORD:
             atomic.make_directory(os.path.dirname(path))
             atomic.replace(path, data, self._paths.tmp, durable=durable)
+            with suppress(OSError):
+                os.utime(self._paths.sources)  # whoever keeps what is here in memory sees that it is more
+
+
+def is_whole(known: Known, path: str, digest: Callable[[str], tuple[str, int]]) -> bool:
+    """Whether all files beside `path` that `known` needs are what they were."""
+    try:
+        return all(digest(_beside(path, name))[0] == file for name, file in known.companions)
+    except OSError:
+        return False
 
 
 def _beside(path: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Requests that need the store or the index, and no memory: list, show, look, share, remove.
+"""Requests that need the store or the index, and no memory: list, show, look, share, remove, recognise.
 
 Each is work for a thread; the connection is parked meanwhile (see parking). They have a pool of their own, so that
 those who list much do not keep those waiting who attach.
@@ -18,6 +18,7 @@ from trims.manager.executor import Executor
 from trims.manager.listing import Listing
 from trims.manager.names import Names
 from trims.manager.parking import Lookup, Parking
+from trims.manager.recognising import Recognising
 from trims.manager.server import Server
 from trims.manager.workers import Mailbox, Pool
 from trims.permission import may_change
@@ -39,6 +40,7 @@ class Asking:
     ) -> None:
         self._store, self._names, self._executor, self._server = store, names, executor, server
         self._listing = Listing(store, index, names)
+        self._recognising = Recognising(store, names)
         self._catalog = Catalog(store.paths, _LOCK)
         self._parking = Parking(executor, server)
         self.pool = Pool(mailbox, "ask", 2)
@@ -48,6 +50,7 @@ class Asking:
             wm.Look: self._look,
             wm.Share: self._share,
             wm.Remove: self._remove,
+            wm.Recognise: self._recognise,
         }
 
     def close(self) -> None:
@@ -64,6 +67,9 @@ class Asking:
             return self._listing.model(self._names.slow(m.ref, connection.tenant), m.after, m.limit)
 
         self._answer_with(connection, m, show)
+
+    def _recognise(self, connection: Connection, m: wm.Recognise, _now: float) -> None:
+        self._answer_with(connection, m, lambda: self._recognising.items(m, connection.tenant))
 
     def _share(self, connection: Connection, m: wm.Share, _now: float) -> None:
         def share() -> list[Item]:

@@ -58,7 +58,16 @@ def _verb(message: wm.Request) -> str:
 _RULES: dict[type, Rule] = {
     **dict.fromkeys(
         (
-            wm.Attach, wm.Warm, wm.WaitFor, wm.Status, wm.List, wm.Show, wm.Look, wm.Share, wm.Remove, wm.Import,
+            wm.Attach,
+            wm.Warm,
+            wm.WaitFor,
+            wm.Status,
+            wm.List,
+            wm.Show,
+            wm.Look,
+            wm.Share,
+            wm.Remove,
+            wm.Import,
             wm.Recognise,
         ),
         _open,
