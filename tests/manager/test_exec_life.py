@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,10 @@ from typing import Any
 
 import pytest
 from helpers import cli, redirecting
+
+import trims
+from trims.client import connections
+from trims.redirect import deciding, opening
 
 ASKED = """
 import sys, numpy
@@ -90,6 +95,29 @@ def test_a_place_without_room_leaves_the_files(path: Path, managers: Callable[..
     assert [line["how"] for line in redirecting.lines(home / "report", "load")] == ["direct"]
     done = redirecting.execute("--to", "host", sys.executable, "-c", redirecting.LOADS, path)
     assert done.stdout.strip() == redirecting.total(path) and "is loaded natively: " in done.stderr
+
+
+def test_room_that_others_hold_is_not_waited_for(
+    path: Path, managers: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = redirecting.archive(home / "other.npz", seed=2, n=300_000)
+    redirecting.bring(home / "store", other)
+    redirecting.here(monkeypatch, **os.environ)
+    monkeypatch.setattr(opening, "_PATIENCE", 0.01)
+    managers(budget_host="1536KiB")
+    with trims.open("other") as holder:
+        held = holder["w"]
+        known = deciding.sources().find(path)
+        assert known is not None
+        model = opening.opened(known)
+        assert model.how == "direct" and model["w"].nbytes == 800_000 and held.nbytes == 1_200_000
+        model.close()
+    del held, model
+    model = opening.opened(known)
+    assert model.how in ("loaded", "joined")  # however long that takes
+    model.close()
+    del model
+    connections.close_idle()
 
 
 def test_warm_brings_the_model_first(path: Path, manager: Any, home: Path) -> None:

@@ -9,13 +9,14 @@ from trims.client import Model
 from trims.client import open as open_model
 from trims.disk.catalog import Catalog
 from trims.disk.known import Known
-from trims.errors import Damaged, ManagerNotRunning, NoSuchModel, TrimsError
+from trims.errors import Damaged, ManagerNotRunning, NoSuchModel, TimedOut, TrimsError
 from trims.paths import StorePaths
 from trims.places import AUTO, DISK, HOST
 from trims.redirect import report
-from trims.redirect.environment import wishes
+from trims.redirect.environment import sees_store, wishes
 from trims.redirect.failures import forget
 
+_PATIENCE = 2.0  # seconds to wait for room, which others may never leave: the files serve a program better than that
 _open: WeakValueDictionary[tuple[int, str], Model] = WeakValueDictionary()
 
 
@@ -29,7 +30,7 @@ def opened(known: Known) -> Model:
     if model is not None and not model.closed:
         return model
     place = wishes().place
-    model = _anywhere(known) if place == AUTO else _of(known, place)
+    model = _anywhere(known) if place == AUTO else _of(known, place, wishes().timeout)
     _open[key] = model
     return model
 
@@ -37,13 +38,13 @@ def opened(known: Known) -> Model:
 def _anywhere(known: Known) -> Model:
     """By the manager, or else by the files. Not by `auto`: its warnings would be the program's, and fatal to some."""
     try:
-        return _of(known, HOST)
+        return _managed(known)
     except (NoSuchModel, Damaged):
         raise
     except TrimsError as error:
         failure = error
     try:
-        model = _of(known, DISK)
+        model = _of(known, DISK, wishes().timeout)
     except TrimsError:
         raise failure from None
     forget(failure)  # its frames would keep the model
@@ -53,19 +54,32 @@ def _anywhere(known: Known) -> Model:
     return model
 
 
+def _managed(known: Known) -> Model:
+    """By the manager. While it loads that takes what it takes; for room, only patience is had."""
+    longest = wishes().timeout
+    try:
+        return _of(known, HOST, min(longest, _PATIENCE))
+    except TimedOut:  # it goes on loading
+        if longest <= _PATIENCE:
+            raise
+    return _of(known, HOST, longest)
+
+
 def living() -> list[Model]:
     """The models that something in this process still holds."""
     pid = os.getpid()
     return [model for (owner, _), model in list(_open.items()) if owner == pid]
 
 
-def _of(known: Known, place: str) -> Model:
+def _of(known: Known, place: str, timeout: float) -> Model:
     """By its name where that still means this model: to find a digest, all names of the store are read."""
     asked = wishes()
-    entry = Catalog(StorePaths(asked.store)).find(known.ref)
-    name = known.ref if entry is not None and entry.digest == known.model else f"id:{known.model}"
-    model = open_model(name, place, asked.timeout, store=asked.store, socket=asked.socket)
+    name = known.ref
+    if sees_store():  # else it was the manager that told the name, a moment ago
+        entry = Catalog(StorePaths(asked.store)).find(known.ref)
+        name = known.ref if entry is not None and entry.digest == known.model else f"id:{known.model}"
+    model = open_model(name, place, timeout, store=asked.store, socket=asked.socket)
     if model.digest != known.model:  # the name was moved this moment
         model.close()
-        model = open_model(f"id:{known.model}", place, asked.timeout, store=asked.store, socket=asked.socket)
+        model = open_model(f"id:{known.model}", place, timeout, store=asked.store, socket=asked.socket)
     return model
