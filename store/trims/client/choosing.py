@@ -64,7 +64,7 @@ def choose(
     ref: str, place: str, prefer: str, timeout: float, store: str | None, socket: str | None
 ) -> tuple[Backend, Attachment]:
     """The way to the model, and its first form. Raises what stood in the way."""
-    default_store, default_sockets = _settings(tuple(os.environ.get(name) for name in _ENVIRONMENT))
+    default_store, default_sockets = usual()
     root = os.path.abspath(store) if store else default_store
     if place != AUTO:
         place = parse_place(place)
@@ -139,6 +139,11 @@ def _store_served(session: Session, root: str) -> Store | None:
             )
         session.serves = (root, here)
     return session.serves[1]
+
+
+def usual() -> tuple[str, list[str]]:
+    """(store, sockets) as configured."""
+    return _settings(tuple(os.environ.get(name) for name in _ENVIRONMENT))
 
 
 def local_store(root: str) -> Store | None:

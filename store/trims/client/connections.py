@@ -10,12 +10,14 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from typing import TypeVar
 
 from trims.client.session import Lease, Session, SessionLost
 from trims.errors import ManagerNotRunning, ManagerUnreachable, UsageError
 from trims.linux import process
-from trims.wire.messages import Attached
+from trims.wire.messages import Attached, Request
 
+T = TypeVar("T")
 HELLO_TIMEOUT = 0.25
 """Seconds for connect and hello together. A manager that takes longer does not serve anybody in time."""
 
@@ -49,13 +51,22 @@ def session(path: str, meanwhile: Callable[[], object] = int) -> Session:
 
 def attach(path: str, ref: str, place: str, variant: str, prefer: str, timeout: float) -> tuple[Attached, int, Lease]:
     """`Session.attach` on the process's session. A session found dead is replaced once: the manager was restarted."""
+    return _with(path, lambda session: session.attach(ref, place, variant, prefer, timeout))
+
+
+def ask(path: str, request: Callable[[int], Request], seconds: float) -> list[dict[str, object]]:
+    """`Session.ask` on the process's session, replaced as `attach` does."""
+    return _with(path, lambda session: session.ask(request, seconds))
+
+
+def _with(path: str, exchange: Callable[[Session], T]) -> T:
     known = _sessions.get(path)
     if known is not None and known.usable:
         try:
-            return known.attach(ref, place, variant, prefer, timeout)
+            return exchange(known)
         except SessionLost:
             pass
-    return session(path).attach(ref, place, variant, prefer, timeout)
+    return exchange(session(path))
 
 
 def close_idle() -> None:

@@ -27,7 +27,19 @@ from trims.errors import ManagerUnreachable, ProtocolError, rebuild
 from trims.linux import fdpass
 from trims.version import __version__
 from trims.wire.framing import Decoder, encode
-from trims.wire.messages import VERSION, Attach, Attached, Hello, Message, Progress, Refused, Release, Welcome
+from trims.wire.messages import (
+    VERSION,
+    Attach,
+    Attached,
+    Hello,
+    Message,
+    Progress,
+    Refused,
+    Release,
+    Request,
+    Result,
+    Welcome,
+)
 
 if TYPE_CHECKING:
     from trims.disk.store import Store
@@ -121,6 +133,14 @@ class Session:
             raise ManagerUnreachable("the manager cannot be understood", "it answered an attach with something else")
         self._leases.add(answer.lease)
         return answer, fd, Lease(self, answer.lease)
+
+    def ask(self, request: Callable[[int], Request], seconds: float) -> list[dict[str, object]]:
+        """The items of the answer to a request, made with its number; what `attach` raises."""
+        id = next(self._ids)
+        answer, _ = self._exchange(id, encode(request(id)), seconds)
+        if not isinstance(answer, Result):
+            raise ManagerUnreachable("the manager cannot be understood", "it answered a question with something else")
+        return answer.items
 
     def release(self, lease: int) -> None:
         """Give a lease back, where that is for this process to say: not after a fork. Neither waits nor raises."""

@@ -27,7 +27,7 @@ import time
 
 from trims.errors import TrimsError
 from trims.redirect import forking
-from trims.redirect.environment import wishes
+from trims.redirect.environment import sees_store, wishes
 from trims.redirect.failures import describe, forget, is_users
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from trims.client import Model
+    from trims.client.recognising import ManagerSources
     from trims.disk.sources import Known, Sources
 
     T = TypeVar("T")
@@ -209,18 +210,15 @@ def name_of(source: Any) -> str:
     return f"a model of {len(source)} bytes" if hasattr(source, "__len__") else repr(type(source))
 
 
-def sources() -> Sources:
-    """The files that the configured store knows. Raises TrimsError when there is no configuration to tell it."""
+def sources() -> Sources | ManagerSources:
+    """The files that the configured store knows; where it cannot be read, a manager is asked."""
     global _sources
     if _sources is None:
-        from trims.disk.sources import Sources
-        from trims.paths import StorePaths
-
-        _sources = Sources(StorePaths(wishes().store))
+        _sources = _by_files() if sees_store() or wishes().place == "disk" else _by_manager()
     return _sources
 
 
-_sources: Sources | None = None
+_sources: Sources | ManagerSources | None = None
 
 
 class _Ours:
@@ -248,6 +246,19 @@ def _depth_of_thread() -> Any:
 
 
 _depth: Any = _depth_of_thread()
+
+
+def _by_files() -> Sources:
+    from trims.disk.sources import Sources
+    from trims.paths import StorePaths
+
+    return Sources(StorePaths(wishes().store))
+
+
+def _by_manager() -> ManagerSources:
+    from trims.client.recognising import ManagerSources
+
+    return ManagerSources(wishes().socket)
 
 
 def _find(source: Any) -> Known | None:

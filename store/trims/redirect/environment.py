@@ -81,6 +81,11 @@ def wishes() -> Wishes:
     return _wishes
 
 
+def sees_store() -> bool:
+    """Whether this process can read the store: otherwise it is the manager who knows what is in it."""
+    return os.access(f"{wishes().store}/store.json", os.R_OK)
+
+
 def _usual_store(environ: Mapping[str, str]) -> str:
     from trims.config import default_store  # `trims exec` always names one
 

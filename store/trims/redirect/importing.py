@@ -13,7 +13,7 @@ from trims.errors import TrimsError, UsageError
 from trims.linux import flock
 from trims.paths import StorePaths
 from trims.redirect import report
-from trims.redirect.environment import OWN, Wishes
+from trims.redirect.environment import OWN, Wishes, sees_store
 
 _PATIENCE = 3600.0  # seconds to wait for another's import of the same file: it may be a very large one
 _failed: set[str] = set()
@@ -26,6 +26,9 @@ def bring(path: str, asked: Wishes) -> None:
     paths = StorePaths(asked.store)
     try:
         name = _name(path)
+        if not sees_store():  # the manager does one import of a user's at a time
+            _import(path, name, asked)
+            return
         with flock.held(paths.ref_lock(f"import:{name}"), exclusive=True, timeout=_PATIENCE):
             if Sources(paths).find(path) is None:  # whoever held the lock may have imported it
                 _import(path, name, asked)
