@@ -61,7 +61,10 @@ class Tenant:
 
 
 def become(uid: int, *groups: int) -> None:
-    """Be somebody else, for good."""
+    """Be somebody else, for good, without the directories of whom we were."""
+    os.environ["HOME"] = "/nonexistent"
+    for name in [name for name in os.environ if name.startswith("XDG_")]:
+        del os.environ[name]
     os.setgroups(groups)
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
@@ -156,9 +159,6 @@ def _main(words: tuple[str, ...]) -> int:
 
     from trims_cli.__main__ import main
 
-    os.environ["HOME"] = "/nonexistent"
-    for name in [name for name in os.environ if name.startswith("XDG_")]:
-        del os.environ[name]
     sys.argv = ["trims", *words]
     sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
     code = main()

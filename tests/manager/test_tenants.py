@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
 
 import pytest
-from helpers import capabilities
+from helpers import capabilities, sources
 from helpers.raw import Raw
 from helpers.service import serving
-from helpers.tenants import ANNA, BERT, CARA, OPERATORS, TEAM, Tenant, connections, greeting
+from helpers.tenants import ANNA, BERT, CARA, OPERATORS, TEAM, Tenant, become, connections, greeting
 
+import trims
+from trims import config
 from trims.disk.catalog import Catalog
+from trims.disk.ingest import import_model
+from trims.disk.store import create_store
+from trims.errors import NoSuchModel
+from trims.manager.run import run
+from trims.permission import Asker, Importer
 from trims.shmindex.reader import read
 from trims.wire.messages import (
     Attach,
@@ -454,3 +462,128 @@ def test_how_long_anothers_model_is_kept_is_not_ones_own_to_say(service, anna, c
     assert cara.ask(Warm, ref="m", ttl=0.0).code == "not-permitted"
     assert outcome(cara.ask(Warm, ref="m")) == "yes"
     assert outcome(anna.ask(Warm, ref="m", ttl=60.0)) == "yes"
+
+
+def _rave(client, seed, names):
+    """Ask for anything about these names; the digests of all that was handed out, and all that was said."""
+    rng = random.Random(seed)
+    kinds = (
+        Attach, Warm, Pin, Unpin, Evict, WaitFor, Forget, SetPolicy, History, Status, Trace, Stop, List, Show, Look,
+        Share, Remove,
+    )  # fmt: skip
+    values = {
+        "ref": names, "digest": names, "place": ("host",), "variant": ("raw", "auto"), "timeout": (0.0, 0.02),
+        "owner": ("", "root", f"uid {ANNA}", str(CARA)), "group": ("", str(CARA), "0"), "mode": (None, 0o644, 0),
+        "force": (False, True), "wait": (False, True), "dry_run": (False, True), "policy": ("lru", "fifo"),
+        "condition": ("warm", "gone", "idle", "attached"), "drain": (False, True), "ttl": (None, 0.0),
+        "idle": (None, 0.0), "until_free": (None, 1 << 40), "after": (0, 5),
+    }  # fmt: skip
+    got, said = set(), []
+    with Raw(client.path) as raw:
+        for _ in range(400):
+            cls = rng.choice(kinds)
+            chosen = {name: rng.choice(values[name]) for name in cls.__struct_fields__ if name in values}
+            if cls is List:
+                chosen["after"] = ""
+            answer = raw.ask(cls, **chosen)
+            if isinstance(answer, Attached):
+                got.add(answer.digest)
+                os.close(raw.fds.pop())
+            said.append(str(answer))
+    return got, said
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_a_user_asks_for_others_are_as_before(service, anna, cara, seed):
+    secret = service.put("secret", ANNA, seed=1)
+    shared = service.put("shared", ANNA, mode=0o644, seed=2)
+    own = service.put("own", CARA, seed=3)
+    held = anna.ask(Attach, ref="secret")
+    anna.ask(Pin, ref="shared", reason="needed")
+    before = {entry.ref: entry for entry in Catalog(service.store.paths).entries() if entry.owner == ANNA}
+    digests = [f"id:{digest}" for digest in (secret, shared, own)] + [f"id:{secret[:8]}"]
+    got, said = cara.run(_rave, seed, ("secret", "shared", "own", "", "x", secret, *digests))
+    assert got <= {shared, own}
+    words = "".join(said)
+    for told in ("'ref': 'secret", f"'digest': '{secret}", "needed", f"'owner': 'uid {ANNA}", f"'pid': {anna.pid}"):
+        assert told not in words, [text for text in said if told in text]
+    after = {entry.ref: entry for entry in Catalog(service.store.paths).entries() if entry.owner == ANNA}
+    assert after == before
+    with Raw(service.socket) as root:
+        rows = {row["ref"]: row for row in root.ask(Look).items[1:]}
+        assert [lease["lease"] for lease in rows["secret:latest"]["held"] if lease["uid"] == ANNA] == [held.lease]
+        assert [item["owner"] for item in root.ask(Unpin, owner=f"uid {ANNA}").items] == [f"uid {ANNA}"]
+
+
+# ---- the service as it is meant to run, and the library
+
+
+SERVICE = 40_300
+
+
+def _be_the_service(runtime, ready):
+    """In a forked process: become the service's user, make its store with two models, and serve until killed."""
+    become(SERVICE)
+    store = create_store(str(runtime.store), system=True)
+    for ref, mode in (("open", 0o644), ("secret", None)):
+        importer = Importer(Asker(ANNA, ANNA, frozenset((ANNA,))), mode=mode)
+        import_model(store, sources.source({"w": sources.numbers(3, 4, 16)}), ref, importer=importer)
+    flags = {"store.path": store.root, "manager.socket": str(runtime.socket), "manager.scope": "system"}
+    settings = config.load(flags={**flags, "budget.host": "8MiB", "budget.spare": "0"})
+    run(settings, False, lambda _: os.write(ready, b"."))
+
+
+@pytest.fixture
+def own_service(runtime, home):
+    """A manager that is a user of its own, neither root nor any of those it serves; its pid."""
+    home.chmod(0o755)
+    runtime.directory.chmod(0o755)
+    runtime.store.mkdir()
+    for path in (runtime.directory, runtime.store):
+        os.chown(path, SERVICE, SERVICE)
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(read_end)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            _be_the_service(runtime, write_end)
+        finally:
+            os._exit(1)
+    os.close(write_end)
+    said = os.read(read_end, 1)
+    os.close(read_end)
+    yield pid
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    assert said == b"."
+
+
+def _use(_client, name):
+    """What a program gets that knows of nothing but the socket."""
+    with trims.open(name, place="host") as model:
+        array = model.numpy()["w"]
+        return array.shape, array.flags.writeable
+
+
+def test_a_service_of_its_own_user(own_service, runtime, monkeypatch):
+    monkeypatch.setenv("TRIMS_SOCKET", str(runtime.socket))
+    cara, anna = Tenant(runtime.socket, CARA), Tenant(runtime.socket, ANNA)
+    try:
+        for user, ref in ((cara, "open"), (anna, "open"), (anna, "secret")):
+            assert user.run(_use, ref) == ((4, 16), False)
+        with pytest.raises(NoSuchModel, match=r"^no model secret:latest \(see `trims ls`\)$"):
+            cara.run(_use, "secret")
+        cara.ask(Attach, ref="open")
+        assert cara.run(_abuse) == []
+        for act, path in (("listdir", f"/proc/{own_service}/fd"), ("listdir", str(runtime.store))):
+            with pytest.raises(PermissionError):
+                cara.run(_act, act, path)
+        assert cara.run(_ptrace, own_service) != 0
+        found = {path.name: oct(path.lstat().st_mode & 0o777) for path in runtime.directory.iterdir()}
+        assert found.pop("trims.sock") == "0o666"
+        assert {"lock", "index"} <= found.keys()
+        assert set(found.values()) == {"0o600"}
+    finally:
+        cara.close()
+        anna.close()
