@@ -67,6 +67,11 @@ class Container:
         assert self._outer.stdin is not None
         self._outer.stdin.write(f"{line}\n".encode())
 
+    def end(self) -> None:
+        """Say no more: its standard input ends."""
+        assert self._outer.stdin is not None
+        self._outer.stdin.close()
+
     def hear(self) -> str:
         """The next line; "" at the end."""
         assert self._outer.stdout is not None
