@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,10 +17,12 @@ from helpers.channels import Importer, children, half_way, left, wait_for_end
 from helpers.leaks import wait_ended
 from helpers.raw import PATIENCE, Raw, descriptors, until
 
-from trims.disk import gc
+from trims.disk import fingerprint, gc
 from trims.disk.catalog import Catalog
+from trims.disk.fingerprint import FileKey
 from trims.disk.importers import open_source
 from trims.disk.ingest import import_model
+from trims.disk.sources import Sources
 from trims.disk.store import Store, create_store, open_store
 from trims.linux import fdpass
 from trims.wire.framing import encode
@@ -62,6 +65,16 @@ def test_the_same_models_as_imported_directly(manager: Any, models: Any, store: 
     with watcher:
         until(lambda: descriptors(manager.pid) == before, watcher)
     assert left(store) == [] and children(manager.pid) == set()
+
+
+def test_the_clients_own_file_is_known_afterwards(manager: Any, models: Any, store: Store, home: Path) -> None:
+    """By its five numbers: nobody has to read it through to know it."""
+    fingerprint.let_settle()
+    bringing.by_manager(Settings(), str(models.safetensors), "auto", "m:latest", OPTIONS)
+    key = FileKey.of(os.stat(models.safetensors))
+    assert json.loads(Path(store.paths.source_key(key.dev, key.ino)).read_text())["key"] == list(key)
+    found = Sources(store.paths).find(str(models.safetensors))
+    assert found is not None and found.ref == "m:latest"
 
 
 def test_a_hub_s_links_are_followed_by_the_client(manager: Any, models: Any, home: Path) -> None:

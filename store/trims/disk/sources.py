@@ -78,6 +78,17 @@ class Sources:
                     made.append(known)
         return made
 
+    def remember_original(self, copy: str, original: os.stat_result) -> None:
+        """`copy` was made of `original`, which was settled before that and has not changed: its key means that content.
+
+        Only for what has a record: nobody asks for other files.
+        """
+        with suppress(*ODD):
+            digest, size = self._digest(copy)
+            if os.access(self._paths.source(size, digest), os.F_OK):
+                access = Access(original.st_uid, original.st_gid, original.st_mode & 0o777)
+                self._remember(FileKey.of(original), digest, access)
+
     def note_native(self, known: Known, framework: str, seconds: float) -> None:
         """Remember how long a framework's own load of this file took on this machine, last."""
         if not 0.0 <= seconds < 1e9:

@@ -21,9 +21,12 @@ from collections.abc import Callable
 from typing import Any
 
 from trims import units
+from trims.disk import fingerprint
 from trims.disk.catalog import Catalog
+from trims.disk.fingerprint import FileKey
 from trims.disk.importers import open_source
 from trims.disk.ingest import import_model
+from trims.disk.sources import Sources
 from trims.disk.store import Store, open_store
 from trims.errors import BadInput, NoSpace, ProtocolError, TrimsError
 from trims.linux import atomic, confine, fdpass, flock
@@ -76,8 +79,12 @@ def _bring(order: dict[str, Any], channel: socket.socket, tell: Tell) -> dict[st
         if not flock.try_lock(lock, exclusive=False):  # kept until this process ends: it says that somebody is here
             raise TrimsError(f"{order['ref']} is not imported", "a collector took its files away", "import it again")
         os.chdir(directory)  # so that messages name files as the client does
-        _Copying(channel, order["files"], tell).all()
-        return _store(order, store, importer, tell)
+        copying = _Copying(channel, order["files"], tell)
+        copying.all()
+        item = _store(order, store, importer, tell)
+        for name, status in copying.settled.items():  # so that the client's own files are known without a look inside
+            Sources(store.paths).remember_original(name, status)
+        return item
     finally:
         os.chdir("/")
         shutil.rmtree(directory)
@@ -89,6 +96,7 @@ class _Copying:
     def __init__(self, channel: socket.socket, names: list[str], tell: Tell) -> None:
         self._channel, self._names, self._tell, self._told = channel, names, tell, 0.0
         self._copied = 0
+        self.settled: dict[str, os.stat_result] = {}  # of files that were, before and after, what they are now
         channel.settimeout(PATIENCE)
 
     def all(self) -> None:
@@ -121,6 +129,8 @@ class _Copying:
         if not stat.S_ISREG(found.st_mode):
             raise BadInput(f"cannot import {name}", "it is not a file")
         _check_space(name, found.st_size)
+        key = FileKey.of(found)
+        settled = fingerprint.settled(key)
         os.makedirs(os.path.dirname(name) or ".", 0o700, exist_ok=True)
         to = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -139,6 +149,8 @@ class _Copying:
                 self._go_on(moved)
         finally:
             os.close(to)
+        if settled and FileKey.of(os.fstat(fd)) == key:
+            self.settled[name] = found
 
     def _go_on(self, moved: int) -> None:
         self._copied += moved
