@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trims import config as configuration
+from trims import config_file
 from trims.disk.store import Store
 from trims.errors import UsageError
 from trims_cli import app, completion, pages, toml_edit
@@ -86,7 +87,7 @@ LINES = st.sampled_from(
 @given(st.lists(LINES, max_size=6))
 def test_the_plain_reader_agrees_with_tomllib(lines: list[str]) -> None:
     text = "\n".join(lines)
-    plain = configuration.read_plain(text.encode())
+    plain = config_file.read_plain(text.encode())
     if plain is not None:
         flat = {}
         for section, values in tomllib.loads(text).items():
