@@ -17,7 +17,11 @@ from trims.disk.ingest import import_model
 from trims.disk.store import Store, create_store
 from trims.redirect import deciding, environment, report
 
-LOADS = "import sys, numpy\nfor path in sys.argv[1:]:\n    print(float(numpy.load(path)['w'].sum()))\n"
+LOADS = """
+import sys, numpy
+for path in sys.argv[1:]:
+    print(f"{float(numpy.load(path)['w'].sum())}\\n", end="")  # in one write: others print, too
+"""
 """A program that loads archives and prints a number of each."""
 
 
