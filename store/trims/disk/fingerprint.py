@@ -5,6 +5,9 @@ nothing but the ctime, which nobody can set. The kernel stamps files with a cloc
 a key tells of every later write only once that clock has gone past its ctime; until then it is not settled, and what
 was read meanwhile is not remembered. Not seen: writes through a mapping whose pages were already written to before
 the key was taken, and a file system of another machine whose clock runs behind ours.
+
+Images (squashfs, ISO 9660) have all times from when they were made, which reproducible ones set to the same for ever:
+another version of one, mounted where the first was, has the same five numbers. Such keys are not remembered, either.
 """
 
 from __future__ import annotations
@@ -32,6 +35,15 @@ class FileKey(NamedTuple):
     @classmethod
     def of(cls, st: os.stat_result) -> FileKey:
         return cls(st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+
+def is_lasting(key: FileKey) -> bool:
+    """Whether no user can bring about a key that was another file's: on file systems of block devices.
+
+    The other ones have numbers of devices that are given out anew, and users can mount some of them, such as FUSE,
+    where they choose all other numbers. What one user says or gives is not to be remembered for others there.
+    """
+    return os.major(key.dev) != 0
 
 
 def settled(key: FileKey) -> bool:
@@ -62,11 +74,16 @@ def open_for_reading(path: str) -> int:
 
 def hashed(fd: int, key: FileKey) -> tuple[str, bool]:
     """(BLAKE3 of an open file, whether `key`, taken before, tells of every later write). Raises OSError."""
-    final = settled(key)
+    final = settled(key) and not _is_of_image(fd, key)
     digest = digest_of(fd)
     if FileKey.of(os.fstat(fd)) != key:
         raise OSError("the file is being written")
     return digest, final
+
+
+def _is_of_image(fd: int, key: FileKey) -> bool:
+    """Whether a file may lie in an image: the times of those have whole seconds, and nothing can be written there."""
+    return key.ctime_ns % 1_000_000_000 == 0 and bool(os.fstatvfs(fd).f_flag & os.ST_RDONLY)
 
 
 def digest_of(fd: int) -> str:

@@ -81,11 +81,11 @@ class Sources:
     def remember_original(self, copy: str, original: os.stat_result) -> None:
         """`copy` was made of `original`, which was settled before that and has not changed: its key means that content.
 
-        Only for what has a record: nobody asks for other files.
+        Only for what has a record: nobody asks for other files. Not where whoever gave it could have made the key up.
         """
         with suppress(*ODD):
             digest, size = self._digest(copy)
-            if os.access(self._paths.source(size, digest), os.F_OK):
+            if fingerprint.is_lasting(FileKey.of(original)) and os.access(self._paths.source(size, digest), os.F_OK):
                 access = Access(original.st_uid, original.st_gid, original.st_mode & 0o777)
                 self._remember(FileKey.of(original), digest, access)
 

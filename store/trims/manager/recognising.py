@@ -5,21 +5,19 @@ read; whatever else there is, the answer is that of a file that nobody knows, an
 looked up in one table, of what this asker may read. What a client says is never remembered, so no lie reaches another:
 contents and keys are those that the store's own processes recorded of what they read themselves. A key that is asked
 for tells of a file which the asker could read, by its owner, group and mode (the ctime among its numbers says that they
-are still those), and only where the numbers are the kernel's own to give: on the file systems of block devices. Others
-can be mounted by users, or with the number of a device that was another's before.
+are still those), and only where no user could have made the numbers up (fingerprint.is_lasting).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import OrderedDict
 from typing import Any
 
 from trims.disk import snapshot
 from trims.disk.catalog import Catalog
-from trims.disk.fingerprint import FileKey
+from trims.disk.fingerprint import FileKey, is_lasting
 from trims.disk.known import PART, Known
 from trims.disk.source_index import Content, SourceIndex, unpacked
 from trims.disk.store import Store
@@ -67,7 +65,7 @@ class Recognising:
         file, access = self._index.keys.get(key, ("", None))
         if asker is None:
             return file
-        return file if os.major(key.dev) and may_read(access, asker) else ""
+        return file if is_lasting(key) and may_read(access, asker) else ""
 
     def _readable(self, content: Content, models: dict[str, str], asker: Asker | None) -> list[Item]:
         """What of a content is so this moment."""
