@@ -48,6 +48,7 @@ def _start() -> None:
     try:
         _install(here)
     except Exception as error:
+        sys.modules.pop("_trims_finder", None)
         if os.environ.get("TRIMS_DEBUG"):
             sys.stderr.write(f"trims: nothing is redirected: {error!r}\n")
     if here in sys.path and __name__ == "sitecustomize":
