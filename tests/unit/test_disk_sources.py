@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,6 +207,18 @@ def test_a_key_is_settled_when_the_clock_of_file_times_is_past_it():
     fingerprint.let_settle()
     assert fingerprint.settled(FileKey(1, 2, 3, 4, now | 1))
     assert not fingerprint.settled(FileKey(1, 2, 3, 4, now // 10**9 * 10**9)), "it may count whole seconds"
+
+
+def test_no_key_is_remembered_of_a_file_in_an_image(store, home, monkeypatch):
+    """Of a reproducible image, all files have one time: another version of it would be taken for the first."""
+    path, real = array_file(home / "a.npy"), os.fstatvfs
+    whole = classmethod(lambda cls, st: cls(st.st_dev, st.st_ino, st.st_size, 10**18, 10**18))
+    monkeypatch.setattr(FileKey, "of", whole)
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: SimpleNamespace(f_flag=real(fd).f_flag | os.ST_RDONLY))
+    bring(store, path)
+    assert find(store, path) is not None and keys_of(store) == set()
+    rewrite(path, array_file(home / "b.npy", 1).read_bytes())
+    assert find(store, path) is None
 
 
 def test_a_model_is_told_before_a_part(store, home):
