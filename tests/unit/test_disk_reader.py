@@ -2,17 +2,19 @@ import itertools
 import mmap
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import sources, stores
+from helpers import pages, sources, stores
 from helpers.sources import CodeSource, tensor
 
-from trims.disk import reader
+from trims.disk import reader, spanfile
 from trims.disk.ingest import import_model
 from trims.disk.reader import Cancelled, fill, read_blob
 from trims.disk.sidecar import PIECE
 from trims.errors import Damaged, NoSuchModel
+from trims.linux import pagecache, readahead
 
 ROWS = (3 * PIECE + 123 * 512) // 4
 
@@ -157,3 +159,30 @@ def test_a_file_system_that_cannot_tell_what_is_cached_is_read_all_the_same(stor
         file._cached = False
         out = bytearray(PIECE)
         assert file.read_piece(0, memoryview(out)) == sidecar.pieces[0]
+
+
+@pytest.mark.parametrize("ahead", [0, 1 << 60])
+def test_a_cold_file_is_read_without_staying_in_the_page_cache(store, store_root, monkeypatch, ahead):
+    """Through the page cache and out of it, or past it: the same bytes, and nobody's pages are pushed out."""
+    pages.need_dropping(Path(store_root).parent)
+    monkeypatch.setattr(spanfile, "AHEAD", ahead)
+    sidecar, path = imported(store)
+    pagecache.drop(path)
+    want = fill_all(path, sidecar)
+    assert pagecache.resident(path)[0] <= (spanfile.LOOKS + 3 * len(sidecar.pieces)) * mmap.PAGESIZE
+    pagecache.bring(path)
+    assert fill_all(path, sidecar) == want
+    assert pagecache.resident(path)[0] >= sidecar.span_nbytes, "what others had there must stay"
+
+
+def fill_all(path, sidecar):
+    with mmap.mmap(-1, sidecar.span_nbytes) as memory:  # aligned, as O_DIRECT needs it
+        with memoryview(memory) as view:
+            fill(path, sidecar, view)
+        return memory[:]
+
+
+def test_read_ahead_is_none_where_there_is_no_disk(tmp_path):
+    assert readahead.nbytes(os.makedev(0, 12345)) == 0
+    assert readahead.nbytes(os.stat("/proc").st_dev) == 0
+    assert readahead.nbytes(os.stat(tmp_path).st_dev) >= 0
