@@ -88,12 +88,12 @@ def load(
     """
     if source is None or is_ours():
         return native()
+    begun = time.perf_counter()
     known = recognise(source, framework)
     if known is None:
         return native()
     decision = Decision(source, framework, known)
     if not wishes().measures:
-        begun = time.perf_counter()
         failure: Exception | None = None
         why = ""
         with _Ours():
