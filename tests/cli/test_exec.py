@@ -272,6 +272,9 @@ def test_require_sees_every_process_and_nothing_less(world: Path) -> None:
     done = execute("--require", "m", "-q", sys.executable, "app.py", "m.npz", cwd=world)
     assert done.returncode == 125 and done.stdout.strip() == redirecting.total(world / "m.npz")
     assert done.stderr.splitlines() == ["trims: nothing was redirected to m:latest, which --require asks for"]
+    left_open = "kept = open('left', 'w'); kept.write('all of it')"
+    assert execute("--require", "m", sys.executable, "-c", left_open, cwd=world).returncode == 125
+    assert (world / "left").read_text() == "all of it"
     done = execute("--require", "m", sys.executable, "-c", "1/0")
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
 

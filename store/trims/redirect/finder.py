@@ -167,9 +167,18 @@ def _end() -> None:
     finally:
         leave()
     if code:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except Exception:
-                pass
+        _flush_all()
         os._exit(code)
+
+
+def _flush_all() -> None:
+    """Write out what the program's files still hold: no interpreter will end them."""
+    import gc
+    import io
+
+    for found in gc.get_objects():
+        if issubclass(type(found), io.IOBase):
+            try:
+                found.flush()
+            except Exception:  # closed, or nowhere to write to: as at any other end
+                pass
