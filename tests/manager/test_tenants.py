@@ -295,13 +295,14 @@ def test_refusals_and_plans_name_nobody_else(serve):
     assert [(v["ref"], v["digest"], v["nbytes"] > 0) for v in plan["victims"]] == [("", "", True)]
     assert plan["ref"] == "mine:latest"
     anna.ask(Pin, ref="secret", reason="for the launch")
-    refusal = cara.ask(Attach, ref="mine", timeout=0.05)
-    assert refusal.code == "no-room"
-    assert [(b["ref"], b["why"], b["holders"], b["pins"]) for b in refusal.details["blockers"]] == [
-        ("", "pinned", [], [])
-    ]
-    for word in ("secret", "launch", str(ANNA)):
-        assert word not in str(refusal)
+    for cls, fields in ((Attach, {"timeout": 0.05}), (Warm, {"dry_run": True}), (Pin, {"timeout": 0.05})):
+        refusal = cara.ask(cls, ref="mine", **fields)
+        assert refusal.code == "no-room"
+        assert [(b["ref"], b["why"], b["holders"], b["pins"]) for b in refusal.details["blockers"]] == [
+            ("", "pinned", [], [])
+        ]
+        for word in ("secret", "launch", str(ANNA)):
+            assert word not in str(refusal)
     anna.ask(Unpin)
     (item,) = cara.ask(Warm, ref="mine").items
     assert [v["ref"] for v in item["victims"]] == [""]

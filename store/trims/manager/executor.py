@@ -11,11 +11,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from trims.devices.base import Device
 from trims.disk.reader import Cancelled
 from trims.errors import TrimsError
+from trims.manager.answering import answer_tail, refused
 from trims.manager.connection import Connection
 from trims.manager.discretion import Discretion
 from trims.manager.loader import Filled, Form, LoadJob, load
@@ -30,7 +29,7 @@ from trims.residency.events import Key
 from trims.residency.machine import Machine
 from trims.wire.framing import encode
 from trims.wire.header import pack
-from trims.wire.messages import Progress, Refused, Result
+from trims.wire.messages import Progress, Result
 
 LOADERS = 4
 PROGRESS = 0.1
@@ -165,7 +164,7 @@ class Executor:
         del self._loads[key]
         if isinstance(outcome, Filled):
             job.nbytes = outcome.region.nbytes
-            self._regions[key] = (outcome, _answer(key, outcome), job)
+            self._regions[key] = (outcome, answer_tail(key, outcome), job)
             self.recording.loaded(job)
             self.feed(ev.Loaded(key, job.number, outcome.region.nbytes))
             self._note_use(key.place)
@@ -261,13 +260,16 @@ class Executor:
             step = connection.steps.pop(effect.request, None)
             if step is not None and step(None, effect.error):
                 return
-            error = effect.error
-            if connection.tenant is not None:
-                error = self.discretion.error(connection.tenant, error)
-            self.recording.refused(connection, effect.request, str(error.get("code", "")))
-            self.server.send(connection, refused(effect.request, error))
+            self.refuse(connection, effect.request, effect.error)
         elif not effect.conn:  # our own wish, of an earlier life or in somebody's absence
             self._log(str(effect.error.get("message", "")), "warning")
+
+    def refuse(self, connection: Connection, request: int, error: dict[str, Any]) -> None:
+        """Answer a request with an error's dictionary, as far as its asker may know of it."""
+        if connection.tenant is not None:
+            error = self.discretion.error(connection.tenant, error)
+        self.recording.refused(connection, request, str(error.get("code", "")))
+        self.server.send(connection, refused(request, error))
 
     # ---- the rest
 
@@ -282,26 +284,3 @@ class Executor:
 
     def _exit(self, _: fx.Exit) -> None:
         self.ending = True
-
-
-def refused(request: int, error: dict[str, Any]) -> bytes:
-    """The Refused frame of an error's dictionary."""
-    code, what, why, hint = (str(error.get(name, "")) for name in ("code", "what", "why", "hint"))
-    return encode(Refused(request, code, what, why, hint, dict(error.get("details") or {})))
-
-
-def refuse(server: Server, connection: Connection, request: int, error: TrimsError) -> None:
-    """Answer one request with an error."""
-    server.send(connection, refused(request, error.to_dict()))
-
-
-def _answer(key: Key, filled: Filled) -> bytes:
-    """What every Attached of this region has in common: the rest of the JSON object."""
-    fields = {
-        "digest": key.digest,
-        "variant": key.variant,
-        "place": key.place,
-        "map_nbytes": filled.region.nbytes,
-        "table": filled.table,
-    }
-    return msgspec.json.encode(fields)[1:]

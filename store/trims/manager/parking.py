@@ -12,7 +12,7 @@ from typing import Any
 
 from trims.errors import TimedOut, TrimsError
 from trims.manager.connection import Connection
-from trims.manager.executor import Executor, refuse
+from trims.manager.executor import Executor
 from trims.manager.server import Server
 from trims.manager.variants import Errand
 from trims.manager.workers import Pool
@@ -72,11 +72,11 @@ class Parking:
             self._refuse(connection, request, error)
         except Exception as error:
             self._executor.blunder(error)
-            self._refuse(connection, request, TrimsError("the manager failed", repr(error), "see its log"))
+            why = repr(error) if connection.tenant is None else ""
+            self._refuse(connection, request, TrimsError("the manager failed", why, "see its log"))
 
     def _refuse(self, connection: Connection, request: int, error: TrimsError) -> None:
-        self._executor.recording.refused(connection, request, error.code)
-        refuse(self._server, connection, request, error)
+        self._executor.refuse(connection, request, error.to_dict())
 
     def _done(self, lookup: Lookup, outcome: Any) -> None:
         if not lookup.end():

@@ -9,15 +9,14 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from trims.errors import NoSuchModel, NotPermitted, ProtocolError, UsageError
+from trims.errors import NotPermitted, ProtocolError, UsageError
 from trims.linux import cgroup, process
-from trims.manager import telling
+from trims.manager.about import FOREVER, About, clock_time
 from trims.manager.asking import Asking
 from trims.manager.connection import Connection
 from trims.manager.executor import Executor
 from trims.manager.flavours import Flavours
 from trims.manager.loader import Form
-from trims.manager.names import Named, is_digest
 from trims.manager.parking import Lookup, Parking
 from trims.manager.resolve import Resolver
 from trims.manager.server import Server
@@ -26,15 +25,11 @@ from trims.manager.workers import Pool
 from trims.permission import Asker
 from trims.residency import events as ev
 from trims.residency import policies
-from trims.residency.loading import no_place
 from trims.wire import messages as wm
 from trims.wire.framing import encode
 
-FOREVER = float("inf")
 _WORDS = 500
 """Characters of a pin's owner or reason, at most."""
-_ENDLESS = 1e17
-"""A duration of more seconds than this is for ever: JSON has no infinity, the protocol uses a big number."""
 
 
 class Host(Protocol):
@@ -60,8 +55,8 @@ class Requests:
     ) -> None:
         self._asking = asking
         self._tenancy = Tenancy(resolver.names, executor.quotas, executor.machine)
+        self._about = About(executor, server, resolver.names, self._tenancy, lookups, asking.pool)
         self._host, self._executor, self._server, self._resolver = host, executor, server, resolver
-        self._lookups, self._places = lookups, set(executor.places)
         self._parking = Parking(executor, server)
         self._flavours = Flavours(executor, server, resolver, self._parking, lookups, builds)
         self._own_requests = 0
@@ -70,15 +65,11 @@ class Requests:
             wm.Attach: self._attach,
             wm.Warm: self._warm,
             wm.Pin: self._pin,
-            wm.Unpin: self._unpin,
-            wm.Evict: self._evict,
-            wm.WaitFor: self._wait,
-            wm.Forget: self._forget,
             wm.SetPolicy: self._policy,
-            wm.History: self._history,
             wm.Status: self._status,
             wm.Trace: self._trace,
             wm.Stop: self._stop,
+            **self._about.rules,
             **asking.rules,
         }
 
@@ -161,8 +152,8 @@ class Requests:
     # ---- residence
 
     def _attach(self, connection: Connection, m: wm.Attach, now: float) -> None:
-        self._check_place(m.place)
-        deadline = _time(now, m.timeout)
+        self._about.check_place(m.place)
+        deadline = clock_time(now, m.timeout)
 
         tenant = connection.tenant
 
@@ -175,12 +166,12 @@ class Requests:
             ask(form)
             return
         lookup = Lookup(connection, m.id, lambda: self._resolver.slow(m.ref, m.variant, m.prefer, tenant), ask)
-        self._parking.park(lookup, self._pool_for(connection, m.ref), deadline - now)
+        self._parking.park(lookup, self._about.pool_for(connection, m.ref), deadline - now)
 
     def _warm(self, connection: Connection, m: wm.Warm, now: float) -> None:
-        self._check_place(m.place)
-        deadline = _time(now, m.timeout)
-        ttl = None if m.ttl is None else _time(0.0, m.ttl)
+        self._about.check_place(m.place)
+        deadline = clock_time(now, m.timeout)
+        ttl = None if m.ttl is None else clock_time(0.0, m.ttl)
 
         def ask(form: Form, number: int = connection.number, request: int = m.id) -> None:
             tenant = connection.tenant
@@ -189,7 +180,7 @@ class Requests:
                 self._executor.feed(ev.Tick())  # what is due by now, is
                 seen = connection.foresight = connection.foresight if m.together else {}
                 item = self._executor.machine.foresee(seen, form.key, ref, form.nbytes, m.evict)
-                self._answer(connection, m.id, item)
+                self._about.answer(connection, m.id, item)
                 return
             what = (number, request, deadline, form.key, ref, form.nbytes)
             self._executor.feed(ev.WarmAsked(*what, ttl=ttl, wait=m.wait, evict=m.evict, dry_run=m.dry_run))
@@ -202,9 +193,9 @@ class Requests:
         self._flavours.find(connection, m, deadline - now, ask, None if m.wait or m.dry_run else behind)
 
     def _pin(self, connection: Connection, m: wm.Pin, now: float) -> None:
-        self._check_place(m.place)
-        deadline = _time(now, m.timeout)
-        expires = FOREVER if m.expires is None else _time(now, m.expires)
+        self._about.check_place(m.place)
+        deadline = clock_time(now, m.timeout)
+        expires = FOREVER if m.expires is None else clock_time(now, m.expires)
         owner = m.owner or f"uid {connection.uid}"
         if len(owner) > _WORDS or len(m.reason) > _WORDS:  # they are kept: with the pin, in the journal, in history
             raise UsageError("the pin is not put", f"its owner or reason is longer than {_WORDS} characters")
@@ -217,116 +208,14 @@ class Requests:
 
         self._flavours.find(connection, m, deadline - now, ask)
 
-    # ---- everything else about models
-
-    def _unpin(self, connection: Connection, m: wm.Unpin, now: float) -> None:
-        def ask(digest: str, ref: str) -> None:
-            self._executor.feed(ev.UnpinAsked(connection.number, m.id, FOREVER, digest, ref, m.owner))
-
-        self._named(connection, m.id, m.ref, FOREVER, ask)
-
-    def _evict(self, connection: Connection, m: wm.Evict, now: float) -> None:
-        self._check_place(m.place)
-        deadline = _time(now, m.timeout)
-
-        def ask(digest: str, ref: str) -> None:
-            if connection.tenant is not None:
-                self._tenancy.to_evict(connection.tenant, digest, ref, m.place)
-            what = (connection.number, m.id, deadline, m.place, digest, ref, m.idle, m.until_free)
-            self._executor.feed(ev.EvictAsked(*what, force=m.force, wait=m.wait, dry_run=m.dry_run))
-
-        self._named(connection, m.id, m.ref, deadline - now, ask)
-
-    def _wait(self, connection: Connection, m: wm.WaitFor, now: float) -> None:
-        self._check_place(m.place)
-        deadline = _time(now, m.timeout)
-        if m.condition == "ready":
-            item: dict[str, object] = {"condition": "ready", "ref": m.ref, "place": m.place, "held": True}
-            self._answer(connection, m.id, item)
-            return
-        if not m.ref and m.condition != "free":
-            raise UsageError(f"a wait for {m.condition} needs a model")
-
-        def ask(digest: str, ref: str) -> None:
-            what = (connection.number, m.id, deadline, m.condition, m.place, digest, ref, m.nbytes)
-            self._executor.feed(ev.WaitAsked(*what))
-
-        self._named(connection, m.id, m.ref, deadline - now, ask)
-
-    def _forget(self, connection: Connection, m: wm.Forget, now: float) -> None:
-        if not is_digest(m.digest):
-            raise UsageError(f"bad digest {m.digest!r}", "it takes 64 hexadecimal digits")
-        self._executor.feed(ev.ForgetAsked(connection.number, m.id, FOREVER, m.digest, m.force))
-
-    def _history(self, connection: Connection, m: wm.History, _now: float) -> None:
-        if m.digest and not is_digest(m.digest):
-            raise UsageError(f"bad digest {m.digest!r}", "it takes 64 hexadecimal digits")
-
-        def ask(digest: str, _ref: str) -> None:
-            items = telling.items(self._executor.machine.history(digest), m.limit)
-            if connection.tenant is not None:
-                items = self._executor.discretion.history(connection.tenant, items)
-            self._server.send(connection, encode(wm.Result(m.id, items)))
-
-        if m.digest and connection.tenant is None:
-            ask(m.digest, "")
-        else:
-            self._named(connection, m.id, f"id:{m.digest}" if m.digest else m.ref, FOREVER, ask)
+    # ---- the manager itself
 
     def _policy(self, connection: Connection, m: wm.SetPolicy, _now: float) -> None:
         self._executor.feed(ev.PolicyAsked(connection.number, m.id, FOREVER, policies.make(m.policy)))
 
     def _stop(self, connection: Connection, m: wm.Stop, now: float) -> None:
-        self._executor.feed(ev.StopAsked(connection.number, m.id, _time(now, m.timeout), drain=m.drain))
-
-    def _answer(self, connection: Connection, id: int, item: dict[str, object]) -> None:
-        """Answer a request that the machine has no part in."""
-        if connection.tenant is not None:
-            (item,) = self._executor.discretion.items(connection.tenant, [item])
-        self._executor.recording.answered(connection, id, [item])
-        self._server.send(connection, encode(wm.Result(id, [item])))
-
-    def _named(
-        self, connection: Connection, id: int, text: str, timeout: float, ask: Callable[[str, str], None]
-    ) -> None:
-        """Find what `text` names ("" for no model) among the store's refs, else among what is resident; then ask."""
-        if not text:
-            ask("", "")
-            return
-
-        def found(named: Named) -> None:
-            ask(named.digest, named.ref)
-
-        def failed(error: BaseException) -> bool:
-            if not isinstance(error, NoSuchModel) or connection.tenant is not None:
-                return False
-            for view in self._executor.machine.residencies():  # it may have left the store, and still be here
-                if text in (view.ref, view.ref.removesuffix(":latest"), f"id:{view.key.digest}"):
-                    ask(view.key.digest, view.ref)
-                    return True
-            return False
-
-        names = self._resolver.names
-        named = names.quick(text, connection.tenant)
-        if named is not None:
-            found(named)
-            return
-        lookup = Lookup(connection, id, lambda: names.slow(text, connection.tenant), found, failed)
-        self._parking.park(lookup, self._pool_for(connection, text), timeout)
-
-    def _pool_for(self, connection: Connection, text: str) -> Pool:
-        """For a tenant every ref of a digest is looked at: that shall not keep those waiting who name a model."""
-        return self._asking.pool if connection.tenant is not None and text[:3] == "id:" else self._lookups
-
-    def _check_place(self, place: str) -> None:
-        if place not in self._places:
-            raise no_place(place)
+        self._executor.feed(ev.StopAsked(connection.number, m.id, clock_time(now, m.timeout), drain=m.drain))
 
 
 def _not_served(_connection: Connection, message: wm.Request, _now: float) -> None:
     raise NotPermitted(f"{type(message).__name__.lower()} is not served", "the manager is of one user's scope")
-
-
-def _time(now: float, seconds: float) -> float:
-    """The time of the clock after a duration that a client named."""
-    return FOREVER if seconds >= _ENDLESS else now + max(0.0, seconds)
