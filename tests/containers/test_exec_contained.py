@@ -38,9 +38,10 @@ for line in sys.stdin:
 def contained(runtime: Path, files: Path, *flags: str, **options: Any) -> Container:
     """A container in which `trims exec` runs PROGRAM, which knows nothing of trims; `files` is its /files."""
     program = EXEC.replace("FLAGS", repr(list(flags))).replace("PROGRAM", repr(PROGRAM))
-    shared = {str(files): "/files", str(Path(trims_cli.__file__).parent): "/commands/trims_cli"}
-    sources = str(Path(trims_cli.__file__).parent.parent / "store")
-    return Container(program, runtime, shared=shared, PYTHONPATH=f"{sources}:/commands", HOME="/", **options)
+    commands = Path(trims_cli.__file__).parent
+    shared = {str(files): "/files", str(commands): str(commands), "/dev": "/dev"}
+    path = f"{commands.parent / 'store'}:{commands.parent}"
+    return Container(program, runtime, shared=shared, PYTHONPATH=path, HOME="/", **options)
 
 
 def load(container: Container, name: str) -> tuple[str, bool]:
@@ -59,6 +60,11 @@ def files(home: Path) -> Path:
         redirecting.archive(directory / f"{name}.npz", seed)
     let_settle()
     return directory
+
+
+@pytest.fixture
+def store(runtime: Any) -> Any:
+    return create_store(str(runtime.store), if_missing=True)
 
 
 def test_a_program_in_a_container_gets_shared_weights_by_the_socket_alone(
@@ -102,3 +108,10 @@ def test_another_user_is_redirected_to_what_their_refs_allow(
             native = "trims: /files/b.npz is loaded natively: it is not in the store, or has changed since its import\n"
             assert errors == (native if user == BERT else "")
     assert told == {ANNA: [(sums["a"], True), (sums["b"], True)], BERT: [(sums["a"], True), (sums["b"], False)]}
+
+
+def test_what_is_missing_is_imported_through_the_manager(manager: Any, store: Any, runtime: Any, files: Path) -> None:
+    with contained(runtime.directory, files, "--import-missing") as container:
+        assert load(container, "a.npz") == (redirecting.total(files / "a.npz"), True)
+        (model,) = cli.items("ls")
+        assert model["name"].startswith("exec/a-")

@@ -49,8 +49,12 @@ def _name(path: str) -> str:
 
 
 def _import(path: str, name: str, asked: Wishes) -> None:
-    command = [asked.python, "-I", "-m", "trims_cli", "import", path, "--name", name, "--store", asked.store, "--quiet"]
+    command = [asked.python, "-I", "-m", "trims_cli", "import", path, "--name", name, "--quiet"]
     env = {key: value for key, value in os.environ.items() if key not in OWN and not key.startswith("PYTHON")}
+    if sees_store():
+        command += ["--store", asked.store]
+    else:
+        env.pop("TRIMS_STORE", None)  # one that is named has to be the manager's, and we cannot see which that is
     done = subprocess.run(
         command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
