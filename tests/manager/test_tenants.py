@@ -17,7 +17,9 @@ from trims.disk.catalog import Catalog
 from trims.disk.ingest import import_model
 from trims.disk.store import create_store
 from trims.errors import NoSuchModel
+from trims.manager import neighbours
 from trims.manager.run import run
+from trims.paths import RuntimePaths
 from trims.permission import Asker, Importer
 from trims.shmindex.reader import read
 from trims.wire.messages import (
@@ -514,6 +516,18 @@ def test_whatever_a_user_asks_for_others_are_as_before(service, anna, cara, seed
         rows = {row["ref"]: row for row in root.ask(Look).items[1:]}
         assert [lease["lease"] for lease in rows["secret:latest"]["held"] if lease["uid"] == ANNA] == [held.lease]
         assert [item["owner"] for item in root.ask(Unpin, owner=f"uid {ANNA}").items] == [f"uid {ANNA}"]
+
+
+def _neighbours(client):
+    """The budgets that a manager of this user finds taken when it starts."""
+    settings = config.load(flags={"manager.socket": str(client.path)})
+    return [neighbour.host for neighbour in neighbours.living(settings, RuntimePaths("/nonexistent/trims.sock"))]
+
+
+def test_a_users_own_manager_counts_what_the_shared_one_may_use(service, cara):
+    assert cara.run(_neighbours) == [64 << 20]
+    service.manager.stop()
+    assert cara.run(_neighbours) == []
 
 
 # ---- the service as it is meant to run, and the library

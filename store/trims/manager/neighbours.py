@@ -1,32 +1,61 @@
 """Other managers of this machine: the memory that they may fill is not ours to promise.
 
-A manager is found by its index, where this user can read it: the user's own runtime directories and the system's. Each
-subtracts at its start what the living ones may use; none gives back what it has because another came.
+A manager is found by its index in the user's own runtime directories and the system's; one whose index is not for this
+user to read, which is that of all users, is asked. Each subtracts at its start what the living ones may use; none gives
+back what it has because another came.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 from trims import units
 from trims.config import Config, socket_candidates
-from trims.errors import NoRoom
+from trims.errors import NoRoom, TrimsError
 from trims.linux import process
+from trims.manager.launch import greet
 from trims.paths import RuntimePaths
 from trims.places import HOST
 from trims.shmindex import reader
-from trims.shmindex.reader import Snapshot
 
 Log = Callable[[str, str], None]
+_PATIENCE = 2.0
+"""Seconds that a manager is given to say what it may use."""
 
 
-def living(config: Config, own: RuntimePaths) -> list[Snapshot]:
-    """The other managers that run now, as far as their indexes can be read."""
+class Neighbour(NamedTuple):
+    """A manager that runs, and how many bytes of host memory it may use."""
+
+    pid: int
+    host: int
+
+
+def living(config: Config, own: RuntimePaths) -> list[Neighbour]:
+    """The other managers that run now, as far as they can be found."""
     sockets = dict.fromkeys([*config.sockets, *socket_candidates(config.environ, os.getuid())])
-    others = {os.path.realpath(RuntimePaths(path).index) for path in sockets} - {os.path.realpath(own.index)}
-    found = [reader.read(path) for path in sorted(others)]
-    return [snapshot for snapshot in found if snapshot is not None and snapshot.alive]
+    here = os.path.realpath(own.directory)
+    others = {os.path.realpath(RuntimePaths(path).directory): path for path in sockets}
+    found = [_look(RuntimePaths(path)) for directory, path in sorted(others.items()) if directory != here]
+    return [neighbour for neighbour in found if neighbour is not None]
+
+
+def _look(paths: RuntimePaths) -> Neighbour | None:
+    if os.path.exists(paths.index) and not os.access(paths.index, os.R_OK):
+        return _ask(paths.socket)
+    snapshot = reader.read(paths.index)
+    if snapshot is None or not snapshot.alive:
+        return None
+    return Neighbour(snapshot.pid, sum(place.budget for place in snapshot.places if place.place == HOST))
+
+
+def _ask(socket: str) -> Neighbour | None:
+    try:
+        told = greet(socket, _PATIENCE)
+    except TrimsError:  # nobody there, or nobody to be understood
+        return None
+    return Neighbour(told["pid"], told["budgets"].get(HOST, {}).get("budget", 0))
 
 
 def host_budget(config: Config, own: RuntimePaths, log: Log) -> int:
@@ -39,8 +68,8 @@ def host_budget(config: Config, own: RuntimePaths, log: Log) -> int:
     neighbours = living(config, own)
     if not neighbours:
         return units.parse_size(text, memory)
-    taken = sum(place.budget for snapshot in neighbours for place in snapshot.places if place.place == HOST)
-    pids = ", ".join(f"pid {snapshot.pid}" for snapshot in neighbours)
+    taken = sum(neighbour.host for neighbour in neighbours)
+    pids = ", ".join(f"pid {neighbour.pid}" for neighbour in neighbours)
     log(f"other managers ({pids}) may use {units.format_size(taken)} of the same memory", "info")
     left = memory - taken
     budget = units.parse_size(text, max(left, 0))
