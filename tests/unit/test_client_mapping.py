@@ -15,7 +15,7 @@ import pytest
 
 from trims.client import mapping
 from trims.client.mapping import Contents, Hold, Region
-from trims.errors import Damaged
+from trims.errors import Damaged, UsageError
 from trims.linux import memfd
 from trims.manifest import ITEM_SIZES, Manifest, TensorSpec, table_bytes
 
@@ -226,3 +226,19 @@ def test_a_hold_is_given_up_once_even_in_a_cycle(made: Made) -> None:
     assert made.released == []
     gc.collect()
     assert made.released == ["raw"]
+
+
+def test_a_descriptor_that_the_program_closed_is_neither_mapped_nor_closed(arrays: dict[str, np.ndarray]) -> None:
+    """A daemon closes all descriptors there are; then the number of ours is a file of its own."""
+    made = Made(arrays)
+    region = made.region()
+    number, other = region._hold.fd, memfd.create("program's", made.nbytes)
+    os.dup2(other, number)
+    with pytest.raises(UsageError, match="closed its descriptor"):
+        region.private_base()
+    assert np.array_equal(region.view("t/float32"), arrays["t/float32"])
+    del region
+    gc.collect()
+    assert made.released == ["raw"] and os.fstat(number).st_ino == os.fstat(other).st_ino
+    for fd in (number, other, made.fd):
+        os.close(fd)

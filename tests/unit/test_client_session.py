@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -347,3 +348,28 @@ def test_a_second_session_made_meanwhile_is_not_kept(path: Path) -> None:
         del made
         connections.close_idle()
         gc.collect()
+
+
+def test_a_descriptor_that_the_program_closed_is_not_touched_again(path: Path) -> None:
+    """Daemons close all they have; the number of our socket is then a connection of the program's."""
+
+    def script(peer: Peer) -> None:
+        peer.welcome()
+        peer.attach()
+        until_closed(peer)
+
+    with listening(path, script, script):
+        _, lease = attach(path)
+        number = connections._sessions[str(path)]._sock.fileno()
+        one, other = socket.socketpair()
+        os.dup2(one.fileno(), number)
+        theirs = socket.socket(fileno=number)
+        _, second = attach(path)
+        del lease, second
+        gc.collect()
+        connections.close_idle()
+        theirs.sendall(b"ours")
+        one.close()
+        theirs.close()
+        assert other.recv(100) == b"ours"
+        other.close()

@@ -21,7 +21,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from trims.errors import Damaged
+from trims.errors import Damaged, UsageError
+from trims.linux import descriptors
 from trims.linux.atomic import translate
 from trims.manifest import STORAGE, Manifest, parse_table
 
@@ -138,15 +139,23 @@ class Hold:
     `release` must neither raise nor block: it runs wherever the last reference happened to go.
     """
 
-    __slots__ = ("_close", "_release", "fd")
+    __slots__ = ("_close", "_identity", "_is_still", "_release", "fd")
 
     def __init__(self, fd: int, release: Callable[[], None] | None = None) -> None:
         self.fd = fd
         self._release = release
+        self._identity = descriptors.identity(fd)
         self._close = os.close  # bound here: at interpreter exit the module's own names may be gone
+        self._is_still = descriptors.is_still
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody else closed the descriptor: its number may be another file's now."""
+        return not self._is_still(self.fd, self._identity)
 
     def __del__(self) -> None:
-        self._close(self.fd)
+        if self._is_still(self.fd, self._identity):
+            self._close(self.fd)
         if self._release is not None:
             self._release()
 
@@ -267,6 +276,8 @@ def _map(hold: Hold, offset: int, nbytes: int, private: bool) -> tuple[np.ndarra
         empty = np.empty(0, np.uint8)
         empty.flags.writeable = private
         return empty, weakref.ref(empty)
+    if hold.is_lost:
+        raise UsageError("a model cannot be mapped once more", "the program closed its descriptor", "open it again")
     skip = offset % mmap.ALLOCATIONGRANULARITY  # a container's span is aligned to 4096, some machines' pages are larger
     flags, prot = (mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) if private else (mmap.MAP_SHARED, mmap.PROT_READ)
     try:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trims.errors import ManagerUnreachable, ProtocolError, rebuild
-from trims.linux import fdpass
+from trims.linux import descriptors, fdpass
 from trims.version import __version__
 from trims.wire.framing import Decoder, encode
 from trims.wire.messages import (
@@ -101,6 +101,7 @@ class Session:
         self.serves: tuple[str, Store | None] | None = None
         self.retired = False
         self._sock = sock
+        self._identity = descriptors.identity(sock.fileno())
         self._decoder = Decoder("manager")
         self._fds: deque[int] = deque()
         self._ids = itertools.count(1)
@@ -171,7 +172,13 @@ class Session:
 
     def _close_if_done(self) -> None:
         if not (self.usable or self._leases or self._waiting):
+            self._see_to_socket()
             self._sock.close()
+
+    def _see_to_socket(self) -> None:
+        """Touch the descriptor no more if a program has closed it: its number may be a connection of the program's."""
+        if not descriptors.is_still(self._sock.fileno(), self._identity):
+            self._sock.detach()  # what uses it from now on fails as on a lost connection
 
     def _hello(self, timeout: float, meanwhile: Callable[[], object]) -> Welcome:
         job = next((os.environ[name] for name in _JOB_VARIABLES if name in os.environ), "")
@@ -234,6 +241,7 @@ class Session:
         """Wait for something to arrive, at most so long, and hand it out. Only one thread at a time is here."""
         if self._out:
             self._flush(again=True)
+        self._see_to_socket()
         try:
             if seconds != self._patience:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
@@ -288,6 +296,7 @@ class Session:
             try:
                 while self._queue:
                     self._out += self._queue.popleft()
+                self._see_to_socket()
                 while self._out:
                     del self._out[: self._sock.send(self._out, _NOW)]
             except BlockingIOError:
