@@ -20,6 +20,7 @@ FLAGS = {
     "residency.min_resident": "--min-resident",
     "residency.ttl": "--ttl",
     "manager.idle_exit": "--idle-exit",
+    "manager.scope": "--scope",
     "budget.pin_cap": "",
     "budget.spare": "",
 }

@@ -140,6 +140,7 @@ def restart_(
     policy: Policy = None,
     min_resident: MinResident = None,
     ttl: Ttl = None,
+    scope: Scope = None,
 ) -> int:
     """Stop the manager and start a new one."""
     from trims_cli import glance
@@ -150,6 +151,7 @@ def restart_(
         "residency.policy": policy,
         "residency.min_resident": min_resident,
         "residency.ttl": ttl,
+        "manager.scope": scope,
     })  # fmt: skip
     check_values(settings)
     keep_flags(settings)

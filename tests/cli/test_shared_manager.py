@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from helpers import capabilities
+from helpers import capabilities, cli
 from helpers.service import serving
 from helpers.tenants import ANNA, BERT, CARA, TEAM, command
 
@@ -108,3 +108,30 @@ def test_without_a_manager_the_store_stays_closed(service):
     for words in (("ls",), ("show", "open")):
         code, _, errors = command(CARA, *words)
         assert (code, "this user may not read it" in errors) == (2, True)
+
+
+def test_a_restart_keeps_the_scope(service):
+    service.put("kept", ANNA, seed=7)
+    cli.ok("restart", "--now")
+    service.manager.pid = service.manager.request("status")[0]["pid"]
+    assert service.manager.request("status")[0]["scope"] == "system"
+    assert [item["name"] for item in items(CARA, "ls")] == ["open:latest"]
+
+
+def test_a_store_and_its_manager_are_of_one_scope(service, home):
+    service.manager.stop()
+    service.runtime.directory.chmod(0o700)
+    assert "start the manager with --scope system" in cli.fails(2, "start")
+    assert "chmod 755" in cli.fails(2, "start", "--scope", "system")
+    service.runtime.directory.chmod(0o755)
+    cli.ok("init", str(home / "mine"))
+    assert "trims init --system" in cli.fails(2, "--store", str(home / "mine"), "start", "--scope", "system")
+    assert "exclude each other" in cli.fails(2, "init", str(home / "x"), "--system", "--shared", "0")
+
+
+def test_units_of_a_service_for_all(service):
+    text = cli.ok("start", "--scope", "system", "--print-unit")
+    for line in ("User=trims", "RuntimeDirectoryMode=0755", "SocketMode=0666", "WantedBy=multi-user.target"):
+        assert line in text.splitlines()
+    assert "start --foreground" in text
+    assert "--scope system" in text
