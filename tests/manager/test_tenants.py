@@ -320,21 +320,21 @@ def _open(_client, path, flags):
     os.close(os.open(path, flags))
 
 
-@pytest.mark.parametrize("name", ["index", "lock", "start", "log", "journal"])
-def test_only_the_socket_can_be_opened(service, cara, name):
+def test_only_the_socket_can_be_opened(service, cara):
     service.put("m", ANNA)
     with Raw(service.socket) as root:
         root.ask(Pin, ref="m")
-    service.manager.stop()  # which writes the journal
-    path = f"{service.runtime.directory}/{name}"
-    if name == "index":
-        os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
-    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
-        with pytest.raises(PermissionError):
-            cara.run(_open, path, flags)
-    for act in (os.unlink, os.mkfifo):
-        with pytest.raises((PermissionError, FileExistsError)):
-            cara.run(_act, act.__name__, path)
+    service.manager.stop()  # which writes the journal, and takes the index away
+    for name in ("index", "lock", "start", "log", "journal"):
+        path = f"{service.runtime.directory}/{name}"
+        if name == "index":
+            os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
+        for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
+            with pytest.raises(PermissionError):
+                cara.run(_open, path, flags)
+        for act in (os.unlink, os.mkfifo):
+            with pytest.raises((PermissionError, FileExistsError)):
+                cara.run(_act, act.__name__, path)
 
 
 def _act(_client, name, *args):
@@ -496,8 +496,7 @@ def _rave(client, seed, names):
     return got, said
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_whatever_a_user_asks_for_others_are_as_before(service, anna, cara, seed):
+def test_whatever_a_user_asks_for_others_are_as_before(service, anna, cara):
     secret = service.put("secret", ANNA, seed=1)
     shared = service.put("shared", ANNA, mode=0o644, seed=2)
     own = service.put("own", CARA, seed=3)
@@ -505,7 +504,12 @@ def test_whatever_a_user_asks_for_others_are_as_before(service, anna, cara, seed
     anna.ask(Pin, ref="shared", reason="needed")
     before = {entry.ref: entry for entry in Catalog(service.store.paths).entries() if entry.owner == ANNA}
     digests = [f"id:{digest}" for digest in (secret, shared, own)] + [f"id:{secret[:8]}"]
-    got, said = cara.run(_rave, seed, ("secret", "shared", "own", "", "x", secret, *digests))
+    names = ("secret", "shared", "own", "", "x", secret, *digests)
+    got, said = set(), []
+    for seed in range(3):
+        found, texts = cara.run(_rave, seed, names)
+        got |= found
+        said += texts
     assert got <= {shared, own}
     words = "".join(said)
     for told in ("'ref': 'secret", f"'digest': '{secret}", "needed", f"'owner': 'uid {ANNA}", f"'pid': {anna.pid}"):
