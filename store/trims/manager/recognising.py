@@ -32,9 +32,9 @@ _MOST = 8  # models that an answer tells of
 
 
 class _View:
-    """What one asker may know: of each content the models, with a ref of each. `state`: of which store it is a view."""
+    """What one asker may know: of each content the models, with their refs. `state`: of which store it is a view."""
 
-    def __init__(self, state: tuple[object, ...] | None, contents: dict[Content, dict[str, str]]) -> None:
+    def __init__(self, state: tuple[object, ...] | None, contents: dict[Content, dict[str, list[str]]]) -> None:
         self.state, self.contents = state, contents
         self.sizes = {size for size, _ in contents}
 
@@ -67,16 +67,16 @@ class Recognising:
             return file
         return file if is_lasting(key) and may_read(access, asker) else ""
 
-    def _readable(self, content: Content, models: dict[str, str], asker: Asker | None) -> list[Item]:
-        """What of a content is so this moment."""
+    def _readable(self, content: Content, models: dict[str, list[str]], asker: Asker | None) -> list[Item]:
+        """What of a content is so this moment; a model goes by its name at import, where the asker may know that."""
         found: list[tuple[bool, bool, Item]] = []
         packed = self._index.contents.get(content, {})
-        for model, ref in models.items():
-            named = self._named(ref, model, asker)
-            if named is None or model not in packed:
-                continue
-            own = asker is None or (named.access is not None and named.access.owner == asker.uid)
-            found += [(known.kind == PART, not own, _item(known, named.ref)) for known in unpacked(packed[model])]
+        for model, refs in models.items():
+            for known in unpacked(packed[model]) if model in packed else ():
+                named = self._named(known.ref if known.ref in refs else refs[0], model, asker)
+                if named is not None:
+                    own = asker is None or (named.access is not None and named.access.owner == asker.uid)
+                    found.append((known.kind == PART, not own, _item(known, named.ref)))
         return [item for *_, item in sorted(found, key=lambda one: one[:2])[:_MOST]]
 
     def _named(self, ref: str, model: str, asker: Asker | None) -> Named | None:
@@ -103,10 +103,11 @@ class Recognising:
                 self._views.popitem(last=False)
         return view
 
-    def _contents(self, asker: Asker | None) -> dict[Content, dict[str, str]]:
-        refs = {
-            digest: ref for digest, ref, text in self._catalog.rows() if asker is None or may_read(_access(text), asker)
-        }
+    def _contents(self, asker: Asker | None) -> dict[Content, dict[str, list[str]]]:
+        refs: dict[str, list[str]] = {}
+        for digest, ref, text in self._catalog.rows():
+            if asker is None or may_read(_access(text), asker):
+                refs.setdefault(digest, []).append(ref)
         found = {}
         for content, models in self._index.contents.items():
             mine = {model: refs[model] for model in models if model in refs}
