@@ -135,3 +135,15 @@ def test_units_of_a_service_for_all(service):
         assert line in text.splitlines()
     assert "start --foreground" in text
     assert "--scope system" in text
+
+
+def test_listings_of_many_pages_are_whole(service, monkeypatch):
+    for name in ("told", "sharing"):
+        monkeypatch.setattr(f"trims_cli.{name}._PAGE", 1)
+    anna = service.user(ANNA)
+    for ref in ("secret", "team", "open"):
+        anna.ask(Attach, ref=ref)
+    assert [item["name"] for item in items(ANNA, "ls")] == ["open:latest", "secret:latest", "team:latest"]
+    assert [row["model"] for row in items(ANNA, "ps")] == ["open:latest", "secret:latest", "team:latest"]
+    assert [row["model"] for row in items(CARA, "ps")] == [None, None, "open:latest"]
+    assert [t["name"] for t in items(ANNA, "show", "secret", "--tensors")] == ["w"]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.capabilities import needs_root
 
 from trims.linux import process
 
@@ -96,3 +97,34 @@ def test_the_limit_is_the_least_of_all_ancestors(
 def test_a_machine_without_cgroups(tmp_path: Path) -> None:
     assert process.memory_limit(str(tmp_path / "none"), str(tmp_path)) == PHYSICAL
     assert 0 < process.memory_limit() <= PHYSICAL
+
+
+@needs_root
+@pytest.mark.parametrize("count", [0, 3, 256, 257, 5000])
+def test_the_groups_of_who_connected_however_many(tmp_path: Path, count: int) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        child = os.fork()
+        if not child:
+            try:
+                os.setgroups(range(70_000, 70_000 + count))
+                os.setgid(60_000)
+                socket.socket(socket.AF_UNIX).connect(path)
+                signal.pause()
+            finally:
+                os._exit(1)
+        try:
+            with listener.accept()[0] as sock:
+                groups = process.peer_groups(sock)
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert sorted(groups) == [60_000, *range(70_000, 70_000 + count)]
+
+
+def test_whoever_has_no_number_has_the_kernels() -> None:
+    assert process.unmapped_ids() == tuple(
+        int(Path(f"/proc/sys/kernel/overflow{kind}").read_text()) for kind in ("uid", "gid")
+    )
