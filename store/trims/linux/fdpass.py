@@ -15,6 +15,7 @@ from trims.errors import ProtocolError
 MAX_FDS = 4
 _TRUNCATED = int(socket.MSG_CTRUNC)  # a plain number: flags of an enum cost 5 us a call
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_SO_PASSRIGHTS = 83  # <asm-generic/socket.h>, since Linux 6.16
 _CONTROL = socket.CMSG_SPACE(array.array("i").itemsize * MAX_FDS)
 
 
@@ -39,6 +40,25 @@ def receive(sock: socket.socket, limit: int) -> tuple[bytes, list[int]]:
         close_all(fds.tolist())
         raise ProtocolError("a message was refused", "it carried more descriptors than the protocol allows")
     return data, fds.tolist()
+
+
+def refuse(listener: socket.socket) -> None:
+    """Have the kernel refuse descriptors that are sent to the connections of a listening socket.
+
+    Dropping one can take as long as its sender likes: a TCP socket lingers. Linux before 6.16 cannot: it drops them.
+    """
+    if refuses():
+        listener.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+
+
+def refuses() -> bool:
+    """Whether this kernel can refuse descriptors."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+        except OSError:
+            return False
+    return True
 
 
 def close_all(fds: list[int]) -> None:

@@ -105,8 +105,11 @@ class Asking:
 
             def decided(items: list[Item] | None, error: Item | None) -> bool:
                 """The machine has let go of it, or not. Forced by a tenant, it stays for those who hold it, unnamed."""
-                if error is not None and not (m.force and tenant is not None):
+                if error is not None and tenant is None:
                     return False
+                if error is not None and not m.force:  # by its own name: the machine may know it by another's
+                    self._executor.refuse(connection, m.id, {**error, "what": f"{entry.ref} is not removed"})
+                    return True
                 evicted = items[0].get("evicted", 0) if items else 0
                 self._take_away(connection, m.id, entry, int(str(evicted)))
                 return True

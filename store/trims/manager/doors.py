@@ -30,7 +30,7 @@ class Doors:
     def admit(self, sock: socket.socket) -> Asker | None:
         """The tenant who connected; None for one who may do everything. Raises NotPermitted."""
         _, uid, gid = process.peer(sock)
-        if uid in (0, self._own):
+        if uid == 0 or (uid == self._own and uid != self._unmapped[0]):
             return None
         if not self.system:
             raise NotPermitted("the manager serves another user", f"it does not serve uid {uid}")

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from trims.linux import fdpass
+
 _ACCEPTS = 64  # connections taken in one turn: those who are there already are served between
 _PAUSE = 1.0  # seconds until it is tried again, when no descriptor was free
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -34,6 +36,7 @@ class Entrance:
         take: Callable[[socket.socket], None],
     ) -> None:
         listener.setblocking(False)
+        fdpass.refuse(listener)
         self._listener: socket.socket | None = listener
         self._loop, self._log, self._take = loop, log, take
         self._open = False

@@ -9,6 +9,7 @@ name while some ref of it is, so it is looked up by its refs each time.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 
 from trims.disk.catalog import Catalog
@@ -43,7 +44,8 @@ class Names:
     def __init__(self, store: Store, catalog: Catalog, needless: Callable[[str], bool]) -> None:
         self._store, self._catalog, self._needless = store, catalog, needless
         self._named: dict[str, Named] = {}
-        self._refs: dict[str, dict[str, None]] = {}  # digest: refs that named it
+        self._refs: dict[str, dict[str, None]] = {}  # digest: refs that named it, the one looked at last at the end
+        self._lock = threading.Lock()  # held while their order changes
 
     # ---- in the loop
 
@@ -57,14 +59,32 @@ class Names:
         if named.path and _stamp(named.path) != named.stamp:
             self._named.pop(text, None)
             return None
-        return named if asker is None or may_read(named.access, asker) else None
+        if asker is None:
+            return named
+        if not may_read(named.access, asker):
+            return None
+        self._note(named)
+        return named
+
+    def _note(self, named: Named) -> None:
+        """Have a ref come first among those of its digest."""
+        with self._lock:
+            refs = self._refs.setdefault(named.digest, {})
+            refs.pop(named.ref, None)
+            refs[named.ref] = None
 
     def readable(self, digest: str, asker: Asker) -> Named | None:
         """A ref of this digest that is known, and the asker's to read."""
-        for ref in list(self._refs.get(digest, ()))[:_TRIES]:
+        with self._lock:
+            refs = self._refs.get(digest, {})
+            latest = list(refs)[: -_TRIES - 1 : -1]  # what was looked at last comes first: the asker's own, mostly
+        for ref in latest:
             named = self.quick(ref, asker)
             if named is not None and named.digest == digest:
                 return named
+            known = self._named.get(ref)
+            if known is None or known.digest != digest:
+                refs.pop(ref, None)  # it has been removed, or names another: tries are for those that count
         return None
 
     def forget(self, ref: str) -> None:
@@ -95,7 +115,7 @@ class Names:
         stamp = _stamp(path)
         entry = self._catalog.get(ref)  # after the stamp: what changes in between is then noticed
         named = self._named[ref] = Named(ref, entry.digest, entry.origin_format, path, stamp, entry.access)
-        self._refs.setdefault(entry.digest, {})[ref] = None
+        self._note(named)
         return named
 
     def _by_digest(self, digest: str) -> Named:

@@ -20,6 +20,8 @@ LEASES = 1 << 16
 """Most leases of one user."""
 WAITING = 256
 """Most requests of one connection that wait for the manager at a time."""
+ALL_WAITING = 4096
+"""Most requests of one user that wait: what was asked to be warm goes on waiting when its connection ends."""
 
 
 class Limits(NamedTuple):
@@ -59,9 +61,10 @@ class Quotas:
             del self._held[uid], self._leases[uid]
 
     def check_waiting(self, connection: Connection) -> None:
-        """Raise when too many requests of this connection wait already."""
-        if len(connection.asked) > WAITING:
-            why = f"{WAITING} of this connection wait already"
+        """Raise when too many requests of this connection, or of its user, wait already."""
+        of_connection, of_user = self._machine.waiting(connection.number, connection.uid)
+        if of_connection >= WAITING or of_user >= ALL_WAITING:
+            why = f"{of_connection} of this connection and {of_user} of yours wait already"
             raise TrimsError("the request is not taken", why, "wait for some of them")
 
     def check_lease(self, tenant: Asker, key: Key, ref: str, nbytes: int) -> None:

@@ -13,6 +13,9 @@ from trims.permission import Asker, may_change
 from trims.residency.machine import Machine
 from trims.wire import messages as wm
 
+_WAIT = (wm.Attach, wm.Warm, wm.Pin, wm.Evict, wm.WaitFor)
+"""Requests that may wait for the machine; the others wait in line, at most INBOX_LIMIT of a connection."""
+
 
 class Tenancy:
     """Each check gives the name by which the tenant knows the model, or raises why not."""
@@ -22,7 +25,8 @@ class Tenancy:
 
     def admitted(self, connection: Connection, tenant: Asker, message: wm.Request) -> wm.Request:
         """The request as it is served for this tenant. Raises NotPermitted, and when too many of theirs wait."""
-        self._quotas.check_waiting(connection)
+        if isinstance(message, _WAIT):
+            self._quotas.check_waiting(connection)
         return gate.admitted(tenant, message)
 
     def to_attach(self, tenant: Asker, form: Form) -> str:
@@ -57,5 +61,5 @@ class Tenancy:
         """What was found for a tenant, asked once more now that the answer is due."""
         named = self._names.readable(form.key.digest, tenant)
         if named is None:
-            raise unknown(form.ref)
+            raise unknown(f"id:{form.key.digest}")  # its form may carry the ref of another
         return named

@@ -207,6 +207,14 @@ def pinned(what: str, residencies: Iterable[Residency]) -> TrimsError:
     return Pinned(what, f"it is pinned by {by}", "`trims unpin` it first", pins=details)
 
 
+def addressed(error: TrimsError | Item, ref: str, own: str) -> Item:
+    """A refusal's dictionary about the model that has the `ref`, for who asked for it by another, their `own`."""
+    fields = error.to_dict() if isinstance(error, TrimsError) else error
+    if ref == own:
+        return fields
+    return {name: value.replace(ref, own) if isinstance(value, str) else value for name, value in fields.items()}
+
+
 def still_loading(event: Target, goes_on: bool) -> TrimsError:
     hint = "it goes on loading; `trims wait --for warm` waits for it" if goes_on else "allow more with --timeout"
     return TimedOut(f"{event.ref} is not on {event.key.place} yet", "the time ran out while it was loading", hint)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from trims.residency import room
 from trims.residency.core import Core
 from trims.residency.policy import Shortage
@@ -76,6 +78,7 @@ def _check_requests(core: Core) -> None:
     waiters = sum(len(r.waiters) for r in core.residencies.values())
     watches = sum(len(group) for group in core.watches.values())
     assert waiters + watches == len(core.pending), "a request that is forgotten"
+    assert core.waiting == Counter(waiting.who.uid for waiting in core.pending.values()), "users' requests miscounted"
     assert sum(len(c.asks) for c in core.clients.values()) == sum(ask[0] >= 0 for ask in core.pending)
     for lease in core.leases:
         assert lease.conn in core.clients, "a lease of nobody"

@@ -6,6 +6,7 @@ sums, the policy's order, the timer of its time to live, the index. So no rule c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from trims.errors import TrimsError
@@ -61,6 +62,7 @@ class Core:
         self.by_digest: dict[str, dict[Key, None]] = {}
         self.clients: dict[int, Client] = {}
         self.pending: dict[Ask, Waiter | Watch] = {}
+        self.waiting: Counter[int] = Counter()  # how many of them each user has
         self.watches: dict[str, dict[Ask, Watch]] = {}
         self.prompt: list[Waiter] = []
         self.leases = Leases()
@@ -81,6 +83,7 @@ class Core:
         """Remember a request until it is answered or its deadline comes."""
         conn, request = ask = waiting.ask
         self.pending[ask] = waiting
+        self.waiting[waiting.who.uid] += 1
         self.clients[conn].asks[request] = None
         self.timers.set(("ask", ask), waiting.event.deadline)
         if isinstance(waiting, Watch):
@@ -93,6 +96,9 @@ class Core:
         if waiting is None:
             return
         self.timers.clear(("ask", ask))
+        self.waiting[waiting.who.uid] -= 1
+        if not self.waiting[waiting.who.uid]:
+            del self.waiting[waiting.who.uid]
         if ask[0] in self.clients:
             self.clients[ask[0]].asks.pop(ask[1], None)
         if isinstance(waiting, Watch):
@@ -112,6 +118,7 @@ class Core:
         self.silenced += 1
         waiter.silent, waiter.ask = True, (-1, self.silenced)
         self.pending[waiter.ask] = waiter
+        self.waiting[waiter.who.uid] += 1
         self.residencies[waiter.event.key].waiters[waiter.ask] = waiter
         self.timers.set(("ask", waiter.ask), waiter.event.deadline)
 

@@ -189,7 +189,8 @@ def too_late(core: Core, watch: Watch, event: EvictAsked | ForgetAsked) -> None:
     else:
         held = [r for r in core.of_digest(event.digest) if isinstance(event, EvictAsked) and r.key.place == event.place]
     if held:
-        what = f"{held[0].ref} is not evicted from {held[0].key.place} yet"
+        ref = event.ref if isinstance(event, EvictAsked) and event.ref else held[0].ref
+        what = f"{ref} is not evicted from {held[0].key.place} yet"
         core.refuse(watch.ask, answers.in_use(core, what, held, "--force dooms it" if not watch.acted else ""))
     else:
         core.reply(watch.ask, watch.items)

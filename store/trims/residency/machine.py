@@ -152,6 +152,11 @@ class Machine:
         """How many requests wait for an answer."""
         return sum(len(client.asks) for client in self._core.clients.values())
 
+    def waiting(self, conn: int, uid: int) -> tuple[int, int]:
+        """How many requests wait: of a connection, and of a user, those of connections that have ended included."""
+        client = self._core.clients.get(conn)
+        return len(client.asks) if client is not None else 0, self._core.waiting[uid]
+
     def use(self, place: str) -> PlaceUse:
         """Bytes of a place. Raises KeyError when there is none such."""
         p = self._core.places[place]

@@ -152,7 +152,7 @@ def give_up(core: Core, place: Place, residency: Residency) -> None:
             core.log(f"{residency.ref} is not warmed: {error}", "warning")
             core.drop(waiter.ask)
         else:
-            core.refuse(waiter.ask, error)
+            core.refuse(waiter.ask, answers.addressed(error, residency.ref, waiter.event.ref))
     leave_line(core, place, residency)
 
 

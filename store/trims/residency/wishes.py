@@ -7,6 +7,7 @@ when the load fails, or when the request that made them is refused.
 from __future__ import annotations
 
 from trims.errors import TrimsError
+from trims.residency import answers
 from trims.residency.core import Core
 from trims.residency.events import Key, PinAsked, Restored, WarmAsked
 from trims.residency.history import Cause
@@ -44,7 +45,7 @@ def take_pin(core: Core, residency: Residency, owner: str, what: str = "unpinned
     error = TrimsError(f"{residency.ref} is not pinned", "its pin was dropped, or expired, while it was loading")
     for waiter in list(residency.waiters.values()):
         if isinstance(waiter.event, PinAsked) and waiter.event.owner == owner:
-            _turn_away(core, waiter, error)
+            _turn_away(core, residency, waiter, error)
 
 
 def keep_warm(core: Core, residency: Residency, event: WarmAsked) -> None:
@@ -85,7 +86,7 @@ def withdraw(core: Core, residency: Residency, waiter: Waiter) -> None:
 def refuse_all(core: Core, residency: Residency, error: TrimsError | dict[str, object]) -> None:
     """Refuse everybody who waits for it, and drop its pins and its place in the warm set."""
     for waiter in list(residency.waiters.values()):
-        _turn_away(core, waiter, error)
+        _turn_away(core, residency, waiter, error)
     for owner in list(residency.pins):
         take_pin(core, residency, owner)
     if residency.wanted:
@@ -93,8 +94,8 @@ def refuse_all(core: Core, residency: Residency, error: TrimsError | dict[str, o
         core.journal()
 
 
-def _turn_away(core: Core, waiter: Waiter, error: TrimsError | dict[str, object]) -> None:
+def _turn_away(core: Core, residency: Residency, waiter: Waiter, error: TrimsError | dict[str, object]) -> None:
     if waiter.silent:
         core.drop(waiter.ask)
     else:
-        core.refuse(waiter.ask, error)
+        core.refuse(waiter.ask, answers.addressed(error, residency.ref, waiter.event.ref))

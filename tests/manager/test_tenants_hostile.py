@@ -1,0 +1,162 @@
+"""A manager of system scope against users who are out to break it: its time, its memory, and the names of others."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from contextlib import suppress
+
+import pytest
+from helpers import capabilities
+from helpers.raw import Raw
+from helpers.service import serving
+from helpers.tenants import ANNA, BERT, CARA, TEAM
+
+from trims.linux import fdpass
+from trims.manager.quotas import ALL_WAITING, WAITING
+from trims.wire.framing import encode
+from trims.wire.messages import Attach, Attached, Pin, Remove, Result, Share, Show, Status, WaitFor, Warm
+
+pytestmark = capabilities.needs_root
+
+
+@pytest.fixture
+def serve(runtime, home, managers):
+    yield from serving(runtime, home, managers)
+
+
+@pytest.fixture
+def service(serve):
+    return serve(budget_host="4MiB", budget_pin_cap="100%")
+
+
+@pytest.fixture
+def anna(service):
+    return service.user(ANNA)
+
+
+@pytest.fixture
+def bert(service):
+    return service.user(BERT)
+
+
+@pytest.fixture
+def cara(service):
+    return service.user(CARA)
+
+
+# ---- the manager's time and memory
+
+
+def test_requests_said_twice_are_bounded_as_others_are(service, cara):
+    """The second of two with one number is refused: it must not take the first one off the count."""
+    service.put("m", CARA)
+    assert cara.run(_say_twice, 2 * WAITING) == WAITING
+
+
+def _say_twice(client, count):
+    """How many of so many requests wait."""
+    with Raw(client.path) as raw:
+        for n in range(10, 10 + count):
+            wait = WaitFor(id=n, condition="attached", ref="m", timeout=60.0)
+            raw.send(wait, wait)
+        raw.send(Status(id=9999))
+        answered = 0
+        while raw.receive().id != 9999:
+            answered += 1
+        return 2 * count - answered
+
+
+def test_what_goes_on_waiting_without_its_client_is_bounded(service, anna, bert, cara):
+    for seed, (ref, uid, nbytes) in enumerate((("a", ANNA, 3 << 20), ("b", BERT, 1 << 14), ("c", CARA, 3 << 20))):
+        service.put(ref, uid, nbytes=nbytes, seed=seed)
+    anna.ask(Pin, ref="a", expires=1000.0)  # c waits for it
+    assert cara.run(_leave_wishes, ALL_WAITING + 2 * WAITING) == 2 * WAITING
+    assert isinstance(cara.ask(Status), Result)
+    assert isinstance(bert.ask(Attach, ref="b"), Attached)
+
+
+def _leave_wishes(client, count):
+    """How many of so many wishes for ever were refused; each connection that had some has ended."""
+    refused = 0
+    for _ in range(count // WAITING):
+        with Raw(client.path) as raw:
+            raw.send(*(Warm(id=n, ref="c", timeout=1e308) for n in range(10, 10 + WAITING)), Status(id=9999))
+            while raw.receive().id != 9999:
+                refused += 1
+    return refused
+
+
+@pytest.mark.skipif(not fdpass.refuses(), reason="the kernel takes descriptors for whoever does not want them")
+def test_a_descriptor_that_lingers_keeps_nobody_waiting(service, cara):
+    """The last close of a TCP socket waits for its peer, as long as its owner said, in whoever drops it."""
+    with Raw(service.socket) as root:
+        cara.run(_send_lingering, 10)
+        began = time.monotonic()
+        assert isinstance(root.ask(Status), Result)
+        assert time.monotonic() - began < 5
+
+
+def _send_lingering(client, seconds):
+    listener, sock = socket.socket(), socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1)
+    sock.connect(listener.getsockname())
+    client.kept = listener, listener.accept()  # who never reads
+    sock.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            sock.send(b"x" * 65536)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
+    try:
+        fdpass.send(client.raw.sock, encode(Status(id=client.raw.next_id())), [sock.fileno()])
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+    sock.close()
+
+
+# ---- names
+
+
+def test_a_model_with_many_names_is_attached_by_each(service, anna, bert):
+    """However many there are that the asker may not read, or that were removed."""
+    service.put("anna", ANNA, TEAM)
+    many = [f"bert:{n}" for n in range(70)]
+    for ref in many:
+        service.put(ref, BERT, TEAM)
+        assert bert.ask(Share, ref=ref, mode=0o600).items[0]["mode"] == 0o600
+        bert.ask(Show, ref=ref)
+    digest = anna.ask(Attach, ref="anna").digest
+    for ref in many:
+        bert.ask(Show, ref=ref)
+    assert isinstance(anna.ask(Attach, ref=f"id:{digest[:12]}"), Attached)
+    for ref in many[1:]:
+        assert isinstance(bert.ask(Remove, ref=ref), Result)
+    assert isinstance(bert.ask(Attach, ref=many[0]), Attached)
+    assert isinstance(bert.ask(Attach, ref=f"id:{digest}"), Attached)
+
+
+def test_a_refusal_names_a_model_as_its_asker_did(service, anna, bert):
+    """Two refs of one digest; who waits for room learns nothing of the other."""
+    service.put("other", CARA, nbytes=3 << 20, seed=2)
+    digest = service.put("plans", ANNA, TEAM, nbytes=3 << 20)
+    assert service.put("mine", BERT, TEAM, nbytes=3 << 20) == digest
+    anna.ask(Share, ref="plans", mode=0o600)
+    with Raw(service.socket) as root:
+        root.attach("other")
+        assert [anna.run(_begin, "plans"), bert.run(_begin, "mine")] == [1, 2]
+        root.ask(Pin, ref="other")  # now there is no hope
+        assert bert.run(_end).what == "no room for mine:latest on host"
+        assert anna.run(_end).what == "no room for plans:latest on host"
+        root.ask(WaitFor, condition="ready")
+
+
+def _begin(client, ref):
+    """Ask for a model without waiting; how many requests the manager has now."""
+    client.raw.send(Attach(id=77, ref=ref, timeout=600.0))
+    return client.raw.ask(Status).items[0]["queue"]
+
+
+def _end(client):
+    return client.raw.answer(77)
