@@ -19,7 +19,6 @@ TYPE_CHECKING = False  # what typing calls it: importing typing would cost the f
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from trims.client.control import Control
     from trims_cli.settings import Settings
 
 CANNOT, NOT_RUNNABLE, NOT_FOUND = 125, 126, 127
@@ -150,9 +149,9 @@ def _reportable(path: str) -> str:
 
 def _check(settings: Settings, command: tuple[str, ...], env: dict[str, str], required: bool) -> None:
     """Say what is in the way of redirection; raise it where that is to fail."""
-    from trims_cli import interpreters
+    from trims_cli import exec_store, interpreters
 
-    obstacle = interpreters.obstacle(command, env) or _nothing_known(settings, env)
+    obstacle = interpreters.obstacle(command, env) or exec_store.nothing_known(settings)
     if not obstacle:
         return
     if required or env[names.FALLBACK] == "fail":
@@ -161,51 +160,17 @@ def _check(settings: Settings, command: tuple[str, ...], env: dict[str, str], re
         boundary.say(f"trims: models are loaded natively: {obstacle}")
 
 
-def _nothing_known(settings: Settings, env: dict[str, str]) -> str:
-    """Why nobody can say what a file is; "" when the store can be read, or else a manager can be asked."""
-    if _sees_store(env["TRIMS_STORE"]):
-        return ""
-    try:
-        _manager(settings).close()
-    except TrimsError as error:
-        if os.path.isdir(env["TRIMS_STORE"]):
-            return f"the store at {env['TRIMS_STORE']} cannot be read, and there is no manager to ask: {error}"
-        return f"there is no store at {env['TRIMS_STORE']} (make one with `trims init`, or name another)"
-    return ""
-
-
-def _sees_store(root: str) -> bool:
-    return os.access(os.path.join(root, "store.json"), os.R_OK)
-
-
-def _manager(settings: Settings) -> Control:
-    from trims.client.control import Control
-
-    return Control(settings.config.sockets)
-
-
 def _require(settings: Settings, models: tuple[str, ...], env: dict[str, str], is_main: bool) -> None:
     """Name the models that have to be redirected, and make the memory where that is ticked off."""
-    env[names.REQUIRE] = " ".join(dict.fromkeys(_resolved(settings, models)))
+    from trims_cli import exec_store
+
+    env[names.REQUIRE] = " ".join(dict.fromkeys(exec_store.resolved(settings, models)))
     if is_main:
         import fcntl
 
         fd = os.memfd_create(names.TICKS)
         # Far from the numbers that a program expects its own files to get; open in it, not in its children.
         env[names.MAIN] = f"{os.getpid()}:{fcntl.fcntl(fd, fcntl.F_DUPFD, 64)}"
-
-
-def _resolved(settings: Settings, models: tuple[str, ...]) -> list[str]:
-    """`ref=digest` of each model. Raises NoSuchModel and its like."""
-    if _sees_store(settings.config.store):
-        from trims.disk.catalog import Catalog
-        from trims.paths import StorePaths
-
-        catalog = Catalog(StorePaths(settings.config.store))
-        return [f"{entry.ref}={entry.digest}" for entry in map(catalog.resolve, models)]
-    with _manager(settings) as manager:
-        items = [manager.request("show", ref=text)[0] for text in models]
-    return [f"{item['ref']}={item['digest']}" for item in items]
 
 
 def _warm(settings: Settings, models: tuple[str, ...], to: str) -> None:
