@@ -17,7 +17,7 @@ from trims import units
 from trims.devices.base import Device
 from trims.disk.store import Store
 from trims.linux import process
-from trims.manager import journal, runtime, telling
+from trims.manager import runtime, telling
 from trims.manager.asking import Asking
 from trims.manager.connection import Connection
 from trims.manager.discretion import Discretion
@@ -25,6 +25,7 @@ from trims.manager.doors import Doors
 from trims.manager.executor import Executor
 from trims.manager.importing import Importing
 from trims.manager.inheritance import Inheritance
+from trims.manager.keeping import Keeper
 from trims.manager.publisher import Publisher
 from trims.manager.quotas import UNLIMITED, Limits, Quotas
 from trims.manager.requests import Requests
@@ -73,8 +74,6 @@ class Manager:
         self.machine, self._idle_exit, self._own_socket = machine, idle_exit, own_socket
         self._mailbox = Mailbox()
         self._lookups, self._builds = Pool(self._mailbox, "look", 4), Pool(self._mailbox, "build", 1)
-        self._saver = Pool(self._mailbox, "save", 1)
-        self._saving = False
         variants = self._variants = Variants(store.root)
         resolver = self._resolver = Resolver(store, variants)
         self.executor = Executor(machine, devices, resolver.form_of, log, self._mailbox)
@@ -85,7 +84,7 @@ class Manager:
         doors = self._doors = doors or Doors()
         self.server = self.executor.server = Server(listener, self, log, doors, cap)
         self.executor.discretion, self.executor.quotas = Discretion(resolver.names), Quotas(limits, machine)
-        asking = Asking(store, paths.index, resolver.names, self.executor, self.server, self._mailbox)
+        asking = self._asking = Asking(store, paths.index, resolver.names, self.executor, self.server, self._mailbox)
         self._importing = Importing(store, variants, resolver.names.forget, self.executor, self.server, self._mailbox)
         asking.rules.update(self._importing.rules)
         self.requests = Requests(self, self.executor, self.server, resolver, self._lookups, self._builds, asking)
@@ -120,8 +119,9 @@ class Manager:
             self.executor.guarded(lambda: self.executor.feed(ev.Tick()))
             due = self.machine.next_deadline()
         sums_due = self.executor.publisher.flush(self._all_counters, self._shown, now)
-        if self.executor.journal_due and not self._saving:
-            self._save()
+        if self.executor.journal_due and not self._keeper.busy:
+            self.executor.journal_due = False
+            self._keeper.save()
         if self.executor.ending:
             self.server.stop()
         return sums_due if due is None or (sums_due is not None and sums_due < due) else due
@@ -175,7 +175,8 @@ class Manager:
     def _begin(self, spare: int) -> dict[str, object]:
         """What earlier lives left is read and taken up; from then on the index speaks of this one."""
         paths, places = self._paths, self.executor.places
-        self._earlier = Inheritance(paths, self.executor, self._resolver, self._lookups, self._log)
+        earlier = self._earlier = Inheritance(paths, self.executor, self._resolver, self._lookups, self._log)
+        self._keeper = Keeper(paths.journal, self._tenure, self.machine, earlier, self._uses, self._log, self._mailbox)
         index = self._new_index(places)
         self.executor.publisher = Publisher(self.machine, index, places, self.executor.progress)
         found = self._earlier.take_over(self.server)
@@ -209,28 +210,6 @@ class Manager:
         sums = {name: value + self._earlier.counters.get(name, 0) for name, value in counters.items()}
         return {**sums, "connections": len(self.server.connections), "queue": self.machine.queue()}
 
-    def _state(self, pins_only: bool = False) -> journal.State:
-        earlier = self._earlier
-        state = journal.take(self.machine, earlier.orphans(), earlier.counters, pins_only)
-        state.kept.extend(earlier.kept(pins_only))
-        return state
-
-    def _save(self) -> None:
-        state, uses = self._state(), self._uses.take()
-        self.executor.journal_due, self._saving = False, True
-
-        def done(outcome: BaseException | None) -> None:
-            self._saving = False
-            if outcome is not None:
-                self._log(f"the journal cannot be written: {outcome}", "warning")
-
-        self._saver.run(lambda: self._write(state, uses), done)
-
-    def _write(self, state: journal.State, uses: dict[str, float]) -> None:
-        if self._tenure.lasts():
-            journal.write(self._paths.journal, state)
-        self._uses.write(uses)
-
     def _look_whether_ours(self) -> None:
         if not self._tenure.lasts() and not self.executor.ending:
             self._log("the manager ends: its runtime directory is gone, so that nobody can reach it", "warning")
@@ -262,20 +241,17 @@ class Manager:
         self.requests.close()
         self._importing.close()
         self._variants.close()
-        state, uses = self._state(pins_only=asked), self._uses.take()
+        taken = self._keeper.take(pins_only=asked)
         held = any(True for _ in self.machine.leases())
         self.executor.publisher.close()
         if ours and not held:
             _remove(self._paths.index)
         self.server.finish(FAREWELL)
-        for pool in (self._saver, self._builds, self._lookups):
+        for pool in (self._builds, self._lookups, self._asking):
             pool.close()
         self._earlier.close()
         self.executor.close()
-        try:
-            self._write(state, uses)
-        except OSError as error:
-            self._log(f"the journal cannot be written: {error}", "warning")
+        self._keeper.finish(taken)
         self._mailbox.close()
 
 

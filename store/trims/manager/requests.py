@@ -53,7 +53,6 @@ class Requests:
         builds: Pool,
         asking: Asking,
     ) -> None:
-        self._asking = asking
         self._tenancy = Tenancy(resolver.names, executor.quotas, executor.machine)
         self._about = About(executor, server, resolver.names, self._tenancy, lookups, asking.pool)
         self._host, self._executor, self._server, self._resolver = host, executor, server, resolver
@@ -116,7 +115,6 @@ class Requests:
 
     def close(self) -> None:
         self._flavours.close()
-        self._asking.close()
 
     # ---- answered at once, or not at all
 
