@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import suppress
 
 import pytest
 from helpers import capabilities, sources
@@ -22,6 +23,7 @@ from trims.manager.run import run
 from trims.paths import RuntimePaths
 from trims.permission import Asker, Importer
 from trims.shmindex.reader import read
+from trims.wire.framing import encode
 from trims.wire.messages import (
     Attach,
     Attached,
@@ -520,6 +522,31 @@ def test_whatever_a_user_asks_for_others_are_as_before(service, anna, cara):
         rows = {row["ref"]: row for row in root.ask(Look).items[1:]}
         assert [lease["lease"] for lease in rows["secret:latest"]["held"] if lease["uid"] == ANNA] == [held.lease]
         assert [item["owner"] for item in root.ask(Unpin, owner=f"uid {ANNA}").items] == [f"uid {ANNA}"]
+
+
+def _hoard(client, count):
+    """How many of so many connections are left open that each sent nearly all of a message of a megabyte."""
+    made = [Raw(client.path) for _ in range(count)]
+    for raw in made:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            raw.sock.sendall(encode(Attach(id=1, ref="x" * 1_000_000))[:-1])
+    client.raw.ask(Status)  # all of it has been read
+    left = 0
+    for raw in made:
+        raw.sock.setblocking(False)
+        with suppress(ConnectionResetError):
+            try:
+                left += bool(raw.sock.recv(1))
+            except BlockingIOError:
+                left += 1
+        raw.close()
+    return left
+
+
+def test_what_is_kept_for_one_user_is_bounded(service, anna, cara):
+    service.put("m", ANNA)
+    assert 30 < cara.run(_hoard, 80) < 70
+    assert outcome(anna.ask(Attach, ref="m")) == "yes"
 
 
 def _neighbours(client):

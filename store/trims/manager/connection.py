@@ -32,6 +32,8 @@ QUEUE_LIMIT = 4 << 20
 """Bytes of answers that a client may leave unread before it is let go."""
 INBOX_LIMIT = 256
 """Messages that may wait behind one that is being looked up; then no more is read."""
+BACKLOG_LIMIT = 1 << 20
+"""Bytes of such messages, about."""
 _CHUNK = 1 << 16
 
 
@@ -43,6 +45,7 @@ class Connection:
         "_given",
         "_out",
         "asked",
+        "backlog",
         "closed",
         "closing",
         "descriptor_since",
@@ -73,6 +76,7 @@ class Connection:
         self.foresight: dict[str, Foresight] = {}  # of the dry runs that belong together, by place
         self.inbox: deque[Message] = deque()
         self.parked = 0  # id of the request that is being looked up
+        self.backlog = 0  # bytes that came since something has been waiting in the inbox
         self.errand: Errand | None = None
         self.closing = self.closed = False
         self.descriptor_since = 0.0  # when a descriptor was sent that may not have been taken yet
@@ -91,7 +95,23 @@ class Connection:
             return []
         except OSError:
             return None
-        return self._decoder.feed(data) if data else None
+        if not data:
+            return None
+        if self.parked or self.inbox:
+            self.backlog += len(data)
+        return self._decoder.feed(data)
+
+    @property
+    def full(self) -> bool:
+        """Whether enough waits in the inbox: what follows shall wait in the client."""
+        if not self.inbox:
+            self.backlog = 0
+        return len(self.inbox) >= INBOX_LIMIT or self.backlog >= BACKLOG_LIMIT
+
+    @property
+    def kept_nbytes(self) -> int:
+        """Bytes that we keep for this client: what is not read, and what is not sent."""
+        return self._decoder.pending + self.backlog + self.out_nbytes
 
     def queue(self, frame: bytes, fd: int = -1, given: bool = False) -> None:
         """Send this later; the descriptor goes with its first byte. It stays the caller's, unless it is given."""

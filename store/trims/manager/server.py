@@ -21,7 +21,7 @@ from typing import Protocol
 
 from trims.errors import ProtocolError, TrimsError
 from trims.linux import process
-from trims.manager.connection import INBOX_LIMIT, QUEUE_LIMIT, Connection
+from trims.manager.connection import QUEUE_LIMIT, Connection
 from trims.manager.doors import Doors
 from trims.manager.entrance import Entrance
 from trims.wire.framing import encode
@@ -29,6 +29,9 @@ from trims.wire.messages import Message, Refused
 
 HELLO = 10.0
 DELIVERY = 1.0
+USER_LIMIT = 64 << 20
+"""Bytes of unsent answers and unfinished requests of all connections of one user of a shared manager."""
+_NOTABLE = 1 << 17
 RETRY = 0.02
 """Seconds until an undelivered descriptor is looked at again, should the kernel's word not reach us."""
 _READ, _BROKEN = select.EPOLLIN, select.EPOLLHUP | select.EPOLLERR
@@ -231,8 +234,20 @@ class Server:
                     self._hand_over(connection, message)
         except ProtocolError as error:
             self.refuse(connection, error)
-        if len(connection.inbox) >= INBOX_LIMIT:
+        if connection.full:
             self._rewatch(connection)
+        if connection.tenant is not None and connection.kept_nbytes > _NOTABLE:
+            self._bound_user(connection)
+
+    def _bound_user(self, connection: Connection) -> bool:
+        """Whether all that is kept for a tenant's connections may be: one has 4 MiB, a thousand of them have not."""
+        if connection.closed:
+            return False
+        kept = sum(other.kept_nbytes for other in self.connections.values() if other.uid == connection.uid)
+        if kept > USER_LIMIT:
+            self.drop(connection, "its user leaves too much unread and unfinished")
+            return False
+        return True
 
     def _hand_over(self, connection: Connection, message: Message) -> None:
         try:
@@ -263,6 +278,8 @@ class Server:
             self._stalled.pop(connection, None)
         if connection.out_nbytes > QUEUE_LIMIT:
             self.drop(connection, "it does not read its answers")
+        elif connection.tenant is not None and connection.kept_nbytes > _NOTABLE and not self._bound_user(connection):
+            return
         elif connection.closing and not connection.pending:
             self.drop(connection)
         else:
@@ -272,7 +289,7 @@ class Server:
         """Watch a connection for what it waits for: to be written to, to take a descriptor, to be read from."""
         if connection.closed:
             return
-        wanted = 0 if connection.closing or len(connection.inbox) >= INBOX_LIMIT else _READ
+        wanted = 0 if connection.closing or connection.full else _READ
         if connection.pending:
             wanted |= select.EPOLLOUT
             if connection.stalled:  # it is writable all the time: only a change is news
