@@ -201,7 +201,8 @@ def test_a_lease_is_given_back_by_its_holder_only(put, manager, socket_path):
         assert [x.lease for x in read(f"{manager.runtime.directory}/index").leases] == [lease]
 
 
-def test_descriptors_from_clients_are_dropped(put, manager, socket_path):
+def test_descriptors_from_clients_are_refused_or_dropped(put, manager, socket_path):
+    """Linux 6.16 can refuse them, and then the sender fails; before that they are dropped on arrival."""
     import array
 
     put("m")
@@ -209,10 +210,13 @@ def test_descriptors_from_clients_are_dropped(put, manager, socket_path):
         before = len(os.listdir(f"/proc/{manager.pid}/fd"))
         read_end, write_end = os.pipe()
         for _ in range(20):
-            client.sock.sendmsg(
-                [encode(Status(id=client.next_id()))],
-                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [write_end]))],
-            )
+            try:
+                client.sock.sendmsg(
+                    [encode(Status(id=client.next_id()))],
+                    [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [write_end]))],
+                )
+            except PermissionError:
+                continue
             client.receive()
         os.close(write_end)
         assert os.read(read_end, 1) == b""  # nobody else holds it
