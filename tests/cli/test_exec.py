@@ -196,6 +196,15 @@ def test_path_and_sitecustomize_of_the_program_are_kept(world: Path) -> None:
     assert done.stderr == 2 * native.stderr and "broken" in done.stderr and done.returncode == 0
 
 
+def test_another_interpreter_in_the_process_is_left_alone(world: Path) -> None:
+    """What it did at its end would hang: by then the main one has taken threads away."""
+    pytest.importorskip("_xxsubinterpreters")
+    code = "import _xxsubinterpreters as x; x.run_string(x.create(), 'import sys')\n"
+    (world / "two.py").write_text(code + LOADS)
+    loads(world, sys.executable, "two.py", "m.npz")
+    assert [line["what"] for line in redirecting.lines(world / "report")] == ["load", "process"]
+
+
 def test_disabled_it_passes_straight_through(world: Path) -> None:
     code = (
         "import os, sys; print('sitecustomize' in sys.modules, [n for n in os.environ if n.startswith('TRIMS_EXEC')])"

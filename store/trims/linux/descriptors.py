@@ -21,5 +21,5 @@ def is_still(fd: int, was: Identity) -> bool:
     """Whether `fd` refers to what it did."""
     try:
         return identity(fd) == was
-    except Exception:  # also at the end of the interpreter, when names are gone
+    except (OSError, ValueError, TypeError):  # the last at the end of the interpreter, when names are gone
         return False

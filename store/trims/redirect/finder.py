@@ -61,7 +61,9 @@ class Lender:
 
 
 def install() -> None:
-    """Begin to patch. Modules that are there already are patched now."""
+    """Begin to patch, in the main interpreter. Modules that are there already are patched now."""
+    if not _is_main():
+        return
     environ.update((name, value) for name, value in os.environ.items() if name.startswith("TRIMS_"))
     meta_path: list[Any] = sys.meta_path
     meta_path.insert(0, Finder())
@@ -73,6 +75,16 @@ def install() -> None:
         import atexit
 
         atexit.register(_end)  # before any of the program's, so it is called after them
+
+
+def _is_main() -> bool:
+    """Whether this is the main interpreter: frameworks support no other, and code at the exit of another can hang."""
+    signal: Any = __import__("_signal")
+    try:
+        signal.signal(0, 0)
+    except ValueError as error:  # there is no signal 0; in other interpreters than the main one, that is not looked at
+        return "main" not in str(error)
+    return True
 
 
 def refuses() -> bool:
