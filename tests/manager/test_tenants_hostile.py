@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 from helpers import capabilities
 from helpers.raw import Raw
 from helpers.service import serving
-from helpers.tenants import ANNA, BERT, CARA, TEAM
+from helpers.tenants import ANNA, BERT, CARA, TEAM, Tenant
 
-from trims.linux import fdpass
+from trims.client import control
+from trims.errors import ManagerUnreachable
+from trims.linux import fdpass, process
 from trims.manager.quotas import ALL_WAITING, WAITING
 from trims.wire.framing import encode
 from trims.wire.messages import Attach, Attached, Pin, Remove, Result, Share, Show, Status, WaitFor, Warm
@@ -114,6 +118,51 @@ def _send_lingering(client, seconds):
     except PermissionError:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
     sock.close()
+
+
+def test_a_full_queue_of_connections_is_waited_for(tmp_path):
+    """A storm of connections fills it for a moment; that is no manager that cannot be reached."""
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as stack:
+        listener.bind(path)
+        listener.listen(1)
+        for _ in range(2):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+        late, early = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+        with pytest.raises(TimeoutError):
+            process.connect(early, path, 0.01)
+        waits = threading.Thread(target=process.connect, args=(late, path, 20.0))
+        waits.start()
+        listener.accept()[0].close()
+        waits.join(20.0)
+        assert late.getpeername() == path
+
+
+# ---- who is trusted
+
+
+def test_a_stranger_who_came_between_look_and_connection_is_refused(home):
+    """Where sockets are looked for under TMPDIR, a directory can be put after it was looked at."""
+    home.chmod(0o755)
+    (home / "s").mkdir()
+    os.chown(home / "s", BERT, BERT)
+    path = str(home / "s" / "trims.sock")
+    with Tenant(path, BERT) as bert, Tenant(path, CARA) as cara:
+        bert.run(_listen)
+        with pytest.raises(ManagerUnreachable, match=f"belongs to user {BERT}"):
+            cara.run(_find, [path, "/nowhere"])
+
+
+def _listen(client):
+    client.kept = socket.socket(socket.AF_UNIX)
+    client.kept.bind(client.path)
+    os.chmod(client.path, 0o666)
+    client.kept.listen()
+
+
+def _find(_client, paths):
+    control.refuse_strangers = lambda path, named: None
+    control.Control(paths)
 
 
 # ---- names

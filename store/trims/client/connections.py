@@ -79,8 +79,7 @@ def close_idle() -> None:
 def _connect(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(HELLO_TIMEOUT)
-        sock.connect(path)
+        process.connect(sock, path, HELLO_TIMEOUT)
         _check_owner(sock, path)
     except (FileNotFoundError, NotADirectoryError):
         sock.close()

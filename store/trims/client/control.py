@@ -14,6 +14,7 @@ import time
 
 from trims import errors
 from trims.errors import ManagerNotRunning, ManagerUnreachable, ProtocolError, TrimsError
+from trims.linux import process
 from trims.version import __version__
 from trims.wire.header import FOREVER, MANAGER_LIMIT, VERSION, Splitter, pack
 
@@ -181,9 +182,12 @@ def _first(sockets: list[str]) -> tuple[str, _socket.socket]:
         refuse_strangers(path, named=len(sockets) == 1)
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
-            sock.settimeout(GREETING)
-            sock.connect(path)
+            process.connect(sock, path, GREETING)
+            _refuse_stranger(sock, path, named=len(sockets) == 1)
             return path, sock
+        except ManagerUnreachable:
+            sock.close()
+            raise
         except TimeoutError:
             sock.close()
             raise ManagerUnreachable(f"the manager at {path} is stuck", "it takes no connection") from None
@@ -216,6 +220,15 @@ def refuse_strangers(path: str, named: bool) -> None:
         )
     if found.st_mode & 0o077:
         raise ManagerUnreachable(f"{directory} cannot be trusted", "others can enter it", f"chmod 700 {directory}")
+
+
+def _refuse_stranger(sock: _socket.socket, path: str, named: bool) -> None:
+    """The same of who listens, once connected: the directory may have been put there since it was looked at."""
+    uid = process.peer(sock)[1]
+    if not named and os.path.dirname(path) != "/run/trims" and uid not in (0, os.getuid()):
+        raise ManagerUnreachable(
+            f"the manager at {path} is not used", f"it belongs to user {uid}", "name a socket with --socket"
+        )
 
 
 def _error(message: Item) -> TrimsError:

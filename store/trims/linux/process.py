@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import time
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
 if TYPE_CHECKING:
+    import _socket
     import socket
 
 _CRED = struct.Struct("@iII")
@@ -18,9 +20,10 @@ _SOL_SOCKET, _SO_PEERCRED, _SO_PEERGROUPS = (
 )  # <asm-generic/socket.h>; the socket module is heavy, and its user has it already
 _FEW = 1024  # bytes: the most that Python's getsockopt gives room for
 _MOST_GROUPS = 65536  # NGROUPS_MAX
+_AGAIN = 0.001  # seconds between two tries to connect
 
 
-def peer(sock: socket.socket) -> tuple[int, int, int]:
+def peer(sock: _socket.socket) -> tuple[int, int, int]:
     """(pid, uid, gid) of the process that connected `sock`, as the kernel saw it then."""
     pid, uid, gid = _CRED.unpack(sock.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _CRED.size))
     return pid, uid, gid
@@ -48,6 +51,22 @@ def _many_groups(fd: int) -> bytes:
     if libc.getsockopt(fd, _SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(length)):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return buffer.raw[: length.value]
+
+
+def connect(sock: _socket.socket, path: str, seconds: float) -> None:
+    """Connect within so many seconds, which stay the socket's timeout. Raises OSError.
+
+    Who does not block is told EAGAIN at once when the listener's queue is full, as in a storm: that is tried again.
+    """
+    deadline = time.monotonic() + seconds
+    sock.settimeout(seconds)
+    while True:
+        try:
+            return sock.connect(path)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError("its queue of connections is full") from None
+            time.sleep(_AGAIN)
 
 
 def unmapped_ids() -> tuple[int, int]:
