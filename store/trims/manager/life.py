@@ -16,7 +16,7 @@ from socket import socket
 from trims import units
 from trims.devices.base import Device
 from trims.disk.store import Store
-from trims.linux import process
+from trims.linux import fdpass, process
 from trims.manager import runtime, telling
 from trims.manager.asking import Asking
 from trims.manager.connection import Connection
@@ -83,6 +83,8 @@ class Manager:
         self._went = ""
         doors = self._doors = doors or Doors()
         self.server = self.executor.server = Server(listener, self, log, doors, cap)
+        if doors.system and not fdpass.refuses():
+            log("this kernel cannot refuse descriptors: a user can stall the manager by sending some", "warning")
         self.executor.discretion, self.executor.quotas = Discretion(resolver.names), Quotas(limits, machine)
         asking = self._asking = Asking(store, paths.index, resolver.names, self.executor, self.server, self._mailbox)
         self._importing = Importing(store, variants, resolver.names.forget, self.executor, self.server, self._mailbox)
