@@ -141,7 +141,7 @@ def _reportable(path: str) -> str:
     """The report's absolute path, when it can be written."""
     path = os.path.abspath(path)
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        os.close(os.open(path, names.APPENDING, 0o644))
     except OSError as error:
         raise UsageError(f"cannot write the report {path}", os.strerror(error.errno or 0)) from None
     return path

@@ -157,6 +157,7 @@ def test_exit_codes_are_those_of_env(world: Path) -> None:
     assert "ermission denied" in cli.fails(126, "exec", str(world / "app.py"))
     (world / "bad").write_text("#!/nowhere/python\n")
     (world / "bad").chmod(0o755)
+    os.mkfifo(world / "pipe")
     assert "its interpreter is missing" in cli.fails(127, "exec", str(world / "bad"))
     for words, says in (
         ((), "exec what?"),
@@ -166,6 +167,7 @@ def test_exit_codes_are_those_of_env(world: Path) -> None:
         (("--fallback", "maybe", "true"), "use one of native, fail"),
         (("--to", "remote", "true"), "places are auto, host and disk"),
         (("--report", "/nowhere/report", "true"), "cannot write the report"),
+        (("--report", f"{world}/pipe", "true"), "cannot write the report"),  # nobody reads it
         (("--require", "nonesuch", "true"), "no model nonesuch:latest"),
         (("--warm", "m", "true"), "no manager is running"),
         (("--timeout", "soon", "true"), "soon"),

@@ -53,7 +53,7 @@ def test_our_failures_are_native_loads(path: Path, home: Path, capfd: pytest.Cap
     assert capfd.readouterr().err == f"trims: {path} is loaded natively: {whys[0]}\n"  # a file once
 
 
-@pytest.mark.parametrize("broken", ["store", "record", "report", "everything"])
+@pytest.mark.parametrize("broken", ["store", "record", "report", "pipe", "everything"])
 def test_nothing_of_ours_reaches_the_program(
     path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -64,6 +64,9 @@ def test_nothing_of_ours_reaches_the_program(
             record.write_bytes(b"\0" * 100)
     elif broken == "report":
         wish(monkeypatch, home, **{environment.REPORT: "/nowhere/report"})
+    elif broken == "pipe":
+        os.mkfifo(home / "pipe")  # nobody reads it
+        wish(monkeypatch, home, **{environment.REPORT: f"{home}/pipe"})
     else:
         monkeypatch.setattr(deciding, "_find", fails)
     assert deciding.load(path, "numpy", fails, lambda: "native") == "native"

@@ -37,6 +37,8 @@ TICKS = "trims-exec-ticks"
 """Name of the memory where redirected models are ticked off."""
 OWN = (EXEC, HOME, ABI, PYTHON, PLACE, REQUIRE, REPORT, IMPORT, MAIN, TIMEOUT, QUIET)
 """All that nobody but `trims exec` sets."""
+APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+"""How a report is opened: a pipe that nobody reads is not waited for."""
 
 
 class Wishes:

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from trims.redirect.environment import wishes
+from trims.redirect.environment import APPENDING, wishes
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _add(what: str, **fields: Any) -> None:
     record = {"schema": "trims.exec/1", "what": what, "pid": os.getpid(), "at": round(time.time(), 3), **fields}
     data = json.dumps(record, separators=(",", ":")).encode("ascii", "backslashreplace") + b"\n"
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, APPENDING, 0o644)
         try:
             os.write(fd, data)
         finally:
