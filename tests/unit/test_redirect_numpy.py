@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import pathlib
+import resource
 import types
 import zipfile
 from pathlib import Path
@@ -193,3 +194,20 @@ def test_numpy_reloaded_is_patched_once(home: Path, loads: Any) -> None:
     module = types.SimpleNamespace(load=loads, lib=types.SimpleNamespace())
     hooks_numpy.patch(module)
     assert module.load is loads
+
+
+def test_many_arrays_leave_the_program_its_descriptors(home: Path, loads: Any) -> None:
+    """Natively an array keeps none; here each map does, and a program may keep thousands of arrays."""
+    path = redirecting.archive(home / "m.npz")
+    redirecting.bring(home / "store", path)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        kept = [loads(path)["w"] for _ in range(100)]
+        with loads(path) as archive:
+            kept += [archive["w"] for _ in range(100)]
+        assert len(os.listdir("/proc/self/fd")) < 160
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len({float(array.sum()) for array in kept}) == 1
+    assert "redirected" in outcomes(home)

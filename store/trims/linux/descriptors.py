@@ -7,6 +7,7 @@ process that is not ours asks before each use whether it still is the same one. 
 from __future__ import annotations
 
 import os
+import resource
 
 Identity = tuple[int, int]
 
@@ -23,3 +24,14 @@ def is_still(fd: int, was: Identity) -> bool:
         return identity(fd) == was
     except (OSError, ValueError, TypeError):  # the last at the end of the interpreter, when names are gone
         return False
+
+
+def are_scarce() -> bool:
+    """Whether this process uses half of the descriptors that it may have, or more."""
+    try:
+        fd = os.open("/", os.O_PATH | os.O_CLOEXEC)  # it gets the lowest number that is free
+    except OSError:
+        return True
+    os.close(fd)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 0 <= limit <= 2 * fd

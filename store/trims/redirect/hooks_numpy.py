@@ -13,6 +13,7 @@ import stat
 import threading
 import time
 
+from trims.linux import descriptors
 from trims.redirect import deciding
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
@@ -177,7 +178,7 @@ class _Arrays:
         import numpy as np
 
         array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, self._region.base, offset)
-        if array.nbytes <= _SMALL:
+        if array.nbytes <= _SMALL or descriptors.are_scarce():  # every map keeps one
             return array.copy()
         return np.ndarray(shape, dtype, self._private(offset), offset)
 

@@ -10,6 +10,7 @@ from trims.client import open as open_model
 from trims.disk.catalog import Catalog
 from trims.disk.known import Known
 from trims.errors import Damaged, ManagerNotRunning, NoSuchModel, TimedOut, TrimsError
+from trims.linux import descriptors
 from trims.paths import StorePaths
 from trims.places import AUTO, DISK, HOST
 from trims.redirect import report
@@ -24,7 +25,10 @@ def opened(known: Known) -> Model:
     """The model of a file; one that this process uses already is used again. Raises TrimsError.
 
     What the manager has no room or no time for is mapped from the store's files, unless a place was asked for.
+    Every map keeps a descriptor: they are not to be what the program's own files lack.
     """
+    if descriptors.are_scarce():
+        raise TrimsError("it is not opened", "the program uses half of its descriptors", "see `ulimit -n`")
     key = (os.getpid(), known.model)
     model = _open.get(key)
     if model is not None and not model.closed:
