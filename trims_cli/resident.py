@@ -195,6 +195,10 @@ def ask(settings: Settings, t: str, models: tuple[str, ...], fields: Item) -> tu
         finally:
             if progress:
                 progress.close()
+        if errors:
+            from trims_cli import told
+
+            told.blame_the_store(settings, control, errors)
     return [shape(item) for answer in answers for item in answer], errors, len(names)
 
 

@@ -50,6 +50,8 @@ def _share(settings: Settings, models: tuple[str, ...], one: Any, control: Contr
 
     names = selection.expand(rows, models)
     answers, errors = targets.each(names, one)
+    if control and errors:
+        told.blame_the_store(settings, control, errors)
     items = [{"name": a.pop("ref"), "id": a.pop("digest"), **_named(a)} for a in answers]
     if items or settings.form in ("json", "jsonl"):
         output.emit(settings, "share", items, SHARED)

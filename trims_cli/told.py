@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from trims.errors import ManagerNotRunning, ManagerUnreachable, NoStore, NotPermitted, TrimsError
+from trims.errors import ManagerNotRunning, ManagerUnreachable, NoStore, NoSuchModel, NotPermitted, TrimsError
 from trims.paths import RuntimePaths
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
@@ -39,6 +39,16 @@ def manager(settings: Settings, error: TrimsError) -> Control:
         control.close()
         raise error
     return control
+
+
+def blame_the_store(settings: Settings, control: Control, errors: list[TrimsError]) -> None:
+    """Where the manager has no such model, and is not of the store that is looked at here: say so."""
+    theirs, ours = control.welcome["store"], settings.config.store
+    if readable(ours) and os.path.realpath(theirs) != os.path.realpath(ours):
+        for error in errors:
+            if isinstance(error, NoSuchModel):
+                error.why = f"the manager at {control.socket_path} serves {theirs}, not {ours}"
+                error.hint = "see `trims status`; TRIMS_SOCKET names another manager"
 
 
 def rows(control: Control) -> list[Row]:

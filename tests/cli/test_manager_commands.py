@@ -274,4 +274,7 @@ def test_the_manager_of_another_store_is_not_asked(running: Store, home: Path) -
     other = cli.fill(home / "other", alpha=cli.small(1))
     assert "another store" in cli.fails(2, "warm", "alpha", "--store", other.root)
     assert cli.items("ls", "--store", other.root)[0]["resident"] is None
+    cli.fill(home / "other", theirs=cli.small(2))
+    said = cli.fails(10, "warm", "theirs", env={"TRIMS_STORE": other.root})
+    assert f"serves {running.root}, not {other.root}" in said
     cli.ok("rm", "alpha", "--store", other.root)
