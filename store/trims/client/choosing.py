@@ -116,7 +116,8 @@ def _session(path: str, impatient: bool, root: str) -> Session:
     if impatient and time.monotonic() < _silent.get(path, 0.0):
         raise ManagerUnreachable(f"the manager at {path} does not answer", "", "see `trims status`")
     try:
-        return connections.session(path, lambda: local_store(root))
+        patience = connections.HELLO_TIMEOUT if impatient else connections.INSISTENT
+        return connections.session(path, lambda: local_store(root), patience)
     except SessionLost:
         raise
     except ManagerUnreachable:

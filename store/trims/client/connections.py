@@ -21,14 +21,17 @@ T = TypeVar("T")
 HELLO_TIMEOUT = 0.25
 """Seconds for connect and hello together. A manager that takes longer does not serve anybody in time."""
 
+INSISTENT = 2.0
+"""The same where its place was asked for: of hundreds of processes that start at once each has its turn."""
+
 _sessions: dict[str, Session] = {}
 _forks = 0
 
 
-def session(path: str, meanwhile: Callable[[], object] = int) -> Session:
+def session(path: str, meanwhile: Callable[[], object] = int, patience: float = HELLO_TIMEOUT) -> Session:
     """The process's session with the manager at `path`, whose hello is answered.
 
-    meanwhile: called when a new session waits for that answer.
+    meanwhile: called when a new session waits for that answer. patience: seconds to wait for it.
     Raises ManagerNotRunning when none listens there (details: stale=True when one once did), ManagerUnreachable when
     what listens is wedged, of another version or another user's.
     """
@@ -37,7 +40,7 @@ def session(path: str, meanwhile: Callable[[], object] = int) -> Session:
         return found
     while True:
         forks = _forks
-        made = Session(path, _connect(path), HELLO_TIMEOUT, meanwhile)
+        made = Session(path, _connect(path, patience), patience, meanwhile)
         if forks == _forks:
             break
         made.leave()  # another thread forked meanwhile: the child has this socket too
@@ -76,10 +79,10 @@ def close_idle() -> None:
     _sessions.clear()
 
 
-def _connect(path: str) -> socket.socket:
+def _connect(path: str, patience: float) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        process.connect(sock, path, HELLO_TIMEOUT)
+        process.connect(sock, path, patience)
         _check_owner(sock, path)
     except (FileNotFoundError, NotADirectoryError):
         sock.close()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from weakref import WeakValueDictionary
 
 from trims.client import Model
 from trims.client import open as open_model
 from trims.disk.catalog import Catalog
 from trims.disk.known import Known
-from trims.errors import Damaged, ManagerNotRunning, NoSuchModel, TimedOut, TrimsError
+from trims.errors import Damaged, ManagerNotRunning, ManagerUnreachable, NoSuchModel, TimedOut, TrimsError
 from trims.linux import descriptors
 from trims.paths import StorePaths
 from trims.places import AUTO, DISK, HOST
@@ -18,6 +19,8 @@ from trims.redirect.environment import sees_store, wishes
 from trims.redirect.failures import forget
 
 _PATIENCE = 2.0  # seconds to wait for room, which others may never leave: the files serve a program better than that
+_QUIET = 5.0  # seconds for which a manager that did not answer is not asked again
+_silent: dict[str | None, float] = {}  # by socket: until when
 _open: WeakValueDictionary[tuple[int, str], Model] = WeakValueDictionary()
 
 
@@ -41,12 +44,17 @@ def opened(known: Known) -> Model:
 
 def _anywhere(known: Known) -> Model:
     """By the manager, or else by the files. Not by `auto`: its warnings would be the program's, and fatal to some."""
+    socket = wishes().socket
+    if time.monotonic() < _silent.get(socket, 0.0):
+        return _of(known, DISK, wishes().timeout)
     try:
         return _managed(known)
     except (NoSuchModel, Damaged):
         raise
     except TrimsError as error:
         failure = error
+    if isinstance(failure, ManagerUnreachable):
+        _silent[socket] = time.monotonic() + _QUIET
     try:
         model = _of(known, DISK, wishes().timeout)
     except TrimsError:
