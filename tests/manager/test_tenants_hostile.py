@@ -16,9 +16,12 @@ from helpers.service import serving
 from helpers.tenants import ANNA, BERT, CARA, TEAM, Tenant
 
 from trims.client import control
-from trims.errors import ManagerUnreachable
+from trims.disk.store import create_store
+from trims.errors import ManagerUnreachable, NotPermitted
 from trims.linux import fdpass, process
+from trims.manager.doors import Doors
 from trims.manager.quotas import ALL_WAITING, WAITING
+from trims.manager.run import _check_store
 from trims.wire.framing import encode
 from trims.wire.messages import Attach, Attached, Pin, Remove, Result, Share, Show, Status, WaitFor, Warm
 
@@ -139,6 +142,30 @@ def test_a_full_queue_of_connections_is_waited_for(tmp_path):
 
 
 # ---- who is trusted
+
+
+def test_a_store_that_others_own_or_enter_is_not_served(runtime):
+    store = create_store(str(runtime.store), system=True)
+    _check_store(store, True)
+    os.chmod(store.root, 0o750)
+    with pytest.raises(NotPermitted, match="can enter it"):
+        _check_store(store, True)
+    os.chmod(store.root, 0o700)
+    os.chown(store.root, CARA, CARA)
+    with pytest.raises(NotPermitted, match="others own it"):
+        _check_store(store, True)
+
+
+def test_a_service_of_the_user_of_everybody_unmapped_has_no_such_operators():
+    """It is its own user, and so would everybody be whom it has no number for."""
+    with Tenant("/nowhere", process.unmapped_ids()[0]) as nobody, pytest.raises(NotPermitted):
+        nobody.run(_admit_itself)
+
+
+def _admit_itself(_client):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        Doors(system=True).admit(ours)
 
 
 def test_a_stranger_who_came_between_look_and_connection_is_refused(home):

@@ -18,7 +18,7 @@ from trims.config import Config
 from trims.config import load as load_config
 from trims.devices.host import HostDevice
 from trims.disk.store import Store, open_store
-from trims.errors import TrimsError, UsageError
+from trims.errors import NotPermitted, TrimsError, UsageError
 from trims.linux import memfd
 from trims.manager import neighbours, runtime, systemd
 from trims.manager.doors import Doors, operators
@@ -108,6 +108,11 @@ def _check_store(store: Store, system: bool) -> None:
     if system and not store.system:
         hint = "make one with `trims init --system`"
         raise UsageError(f"{store.root} cannot be served to all", "it is a store of one user's scope", hint)
+    if system:
+        found = os.stat(store.root)
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:  # whoever gets in reads past every permission
+            hint = f"chown it to the user of the service, and chmod 700 {store.root}"
+            raise NotPermitted(f"{store.root} cannot be served to all", "others own it, or can enter it", hint)
     if store.system and not system:
         hint = "start the manager with --scope system"
         raise UsageError(f"{store.root} cannot be served so", "it is a store that users share", hint)
