@@ -13,7 +13,22 @@ from bench.harness import RESULTS, ROOT, show
 from bench.sections import fill
 
 README = ROOT / "README.md"
-ORDER = ("attach", "server", "ort", "torch", "memory", "warm", "import", "cli", "catalog", "index", "killed")
+ORDER = (
+    "attach",
+    "server",
+    "ort",
+    "start",
+    "torch",
+    "exec",
+    "pipeline",
+    "memory",
+    "warm",
+    "import",
+    "cli",
+    "catalog",
+    "index",
+    "killed",
+)
 
 
 def table() -> str:
