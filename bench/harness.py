@@ -52,7 +52,8 @@ class Figure:
 class Row:
     """One line: what was measured, with trims and beside it.
 
-    target: in words. met: whether it was, or None where there is no target.
+    target: in words. met: whether it was, or None where there is no target. comparable: whether the figures beside it
+    are of the same thing; parts of one thing are not.
     """
 
     what: str
@@ -60,6 +61,7 @@ class Row:
     beside: Mapping[str, Figure] = field(default_factory=dict)
     target: str = ""
     met: bool | None = None
+    comparable: bool = True
 
 
 def interleave(sides: Mapping[str, Side], rounds: int, warm: int = 1, seed: int = 0) -> dict[str, Figure]:
@@ -102,7 +104,7 @@ def report(name: str, title: str, rows: list[Row], notes: list[str], quick: bool
         print(f"  {row.what}")
         print(f"    {'trims':<34} {row.trims}")
         for label, figure in row.beside.items():
-            print(f"    {label:<34} {figure}   {_ratio(row.trims, figure)}")
+            print(f"    {label:<34} {figure}   {_ratio(row, label)}")
         if row.target:
             print(f"    target: {row.target}{verdict}")
     for note in notes:
@@ -122,19 +124,24 @@ def report(name: str, title: str, rows: list[Row], notes: list[str], quick: bool
         (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _ratio(ours: Figure, theirs: Figure) -> str:
-    if ours.unit != theirs.unit or not ours.p50 or not theirs.p50:
-        return ""
-    return f"{theirs.p50 / ours.p50:.3g}x of trims"
+def _ratio(row: Row, label: str) -> str:
+    ratio = _ratios(row).get(label)
+    return f"{ratio:.3g}x of trims" if ratio else ""
+
+
+def _ratios(row: Row) -> dict[str, float]:
+    """How many times trims' figure each other one is, where that says anything."""
+    if not (row.comparable and row.trims.p50):
+        return {}
+    return {k: v.p50 / row.trims.p50 for k, v in row.beside.items() if v.unit == row.trims.unit}
 
 
 def _row(row: Row) -> dict[str, Any]:
-    ours = row.trims.p50
     return {
         "what": row.what,
         "trims": vars(row.trims),
         "beside": {k: vars(v) for k, v in row.beside.items()},
-        "ratios": {k: v.p50 / ours for k, v in row.beside.items() if v.unit == row.trims.unit and ours},
+        "ratios": _ratios(row),
         "target": row.target,
         "met": row.met,
     }
