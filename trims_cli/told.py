@@ -43,12 +43,12 @@ def manager(settings: Settings, error: TrimsError) -> Control:
 
 def blame_the_store(settings: Settings, control: Control, errors: list[TrimsError]) -> None:
     """Where the manager has no such model, and is not of the store that is looked at here: say so."""
-    theirs, ours = control.welcome["store"], settings.config.store
-    if readable(ours) and os.path.realpath(theirs) != os.path.realpath(ours):
-        for error in errors:
-            if isinstance(error, NoSuchModel):
-                error.why = f"the manager at {control.socket_path} serves {theirs}, not {ours}"
-                error.hint = "see `trims status`; TRIMS_SOCKET names another manager"
+    missing = [error for error in errors if isinstance(error, NoSuchModel)]
+    ours = settings.config.store
+    if missing and readable(ours) and os.path.realpath(control.welcome["store"]) != os.path.realpath(ours):
+        for error in missing:
+            error.why = f"the manager at {control.socket_path} serves {control.welcome['store']}, not {ours}"
+            error.hint = "see `trims status`; TRIMS_SOCKET names another manager"
 
 
 def rows(control: Control) -> list[Row]:
