@@ -17,9 +17,6 @@ from trims.errors import BadInput, Damaged, StoreTooNew
 
 FORMAT = "trims.manifest/1"
 
-LOCATION = "trims"
-"""What every stored graph names as the file of its weights: one buffer, the region."""
-
 # 512: the widest of what readers ask for - GPU vector loads 256, JAX 64, O_DIRECT 512.
 ALIGNMENT = 512
 

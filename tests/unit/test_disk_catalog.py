@@ -1,7 +1,6 @@
 import json
 import os
 import threading
-from dataclasses import replace
 from multiprocessing import get_context
 
 import pytest
@@ -40,7 +39,7 @@ def test_put_get_replace_remove(catalog):
     first = entry("m:latest")
     catalog.put(first)
     assert catalog.get("m:latest") == first and catalog.entries() == [first]
-    second = replace(first, digest="cd" * 32)
+    second = first._replace(digest="cd" * 32)
     catalog.put(second)
     assert catalog.get("m:latest") == second and catalog.refs() == ["m:latest"]
     catalog.remove("m:latest")

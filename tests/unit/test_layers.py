@@ -41,6 +41,13 @@ def test_modules_of_the_fast_commands_are_light(bare: set[str], module: str) -> 
     assert loaded & HEAVY == set()
 
 
+def test_a_client_of_a_manager_is_light() -> None:
+    """It is imported within the first load of a program under `trims exec`."""
+    before = modules_after("import numpy")
+    loaded = modules_after("import numpy, trims.redirect.opening, trims.client.handle, trims.disk.sources") - before
+    assert loaded & {"dataclasses", "socket", "asyncio", "tempfile", "subprocess", "trims.manifest"} == set()
+
+
 def test_no_second_copy_of_the_library_is_named() -> None:
     """With the repository on sys.path `store.trims` would import, as a second set of the same classes."""
     for path in [*SOURCES, *(ROOT / "tests").rglob("*.py")]:

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import weakref
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +156,7 @@ def test_a_name_that_moved_does_not_mislead(path: Path, home: Path, monkeypatch:
         """What the names were a moment ago."""
 
         def find(self, ref: str) -> Any:
-            return replace(entry(self, ref), digest=known.model)
+            return entry(self, ref)._replace(digest=known.model)
 
     monkeypatch.setattr(opening, "Catalog", Late)
     model = deciding.opened(known)

@@ -85,9 +85,7 @@ def test_what_was_shared_meanwhile_is_not_published_for_others(store, monkeypatc
     def unshare(_done: int, _total: int) -> None:
         catalog.put(import_entry)
 
-    from dataclasses import replace
-
-    import_entry = replace(catalog.get("m:latest"), mode=0o600)
+    import_entry = catalog.get("m:latest")._replace(mode=0o600)
     with pytest.raises(NotPermitted, match="meanwhile"):
         import_model(store, model(2), "m", importer=ANNA, progress=unshare)
     assert catalog.get("m:latest") == import_entry

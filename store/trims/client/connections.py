@@ -6,8 +6,8 @@ parent and child speak on connections of their own; spawned processes start with
 
 from __future__ import annotations
 
+import _socket  # the socket module proper wraps every constant in an enum: 3 ms of a program's first model
 import os
-import socket
 import stat
 from collections.abc import Callable
 from typing import TypeVar
@@ -79,8 +79,8 @@ def close_idle() -> None:
     _sessions.clear()
 
 
-def _connect(path: str, patience: float) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _connect(path: str, patience: float) -> _socket.socket:
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         process.connect(sock, path, patience)
         _check_owner(sock, path)
@@ -104,7 +104,7 @@ def _connect(path: str, patience: float) -> socket.socket:
     return sock
 
 
-def _check_owner(sock: socket.socket, path: str) -> None:
+def _check_owner(sock: _socket.socket, path: str) -> None:
     """Anybody can listen in a directory that anybody can make: refuse weights from a stranger there."""
     uid = process.peer(sock)[1]
     if uid in (0, os.getuid()):

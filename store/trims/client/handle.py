@@ -20,7 +20,6 @@ from trims.client.attachment import RAW, Attachment, DirectModeWarning
 from trims.client.choosing import Backend, choose
 from trims.client.mapping import Region, Watch
 from trims.errors import UsageError
-from trims.manifest import Manifest
 from trims.refs import digest_prefix, parse_ref
 from trims.units import format_size
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trims.client.memory import Memory
+    from trims.manifest import Manifest
 
 __all__ = ["DirectModeWarning", "Model", "open"]
 

@@ -16,7 +16,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -24,7 +24,9 @@ import numpy as np
 from trims.errors import Damaged, UsageError
 from trims.linux import descriptors
 from trims.linux.atomic import translate
-from trims.manifest import STORAGE, Manifest, parse_table
+
+if TYPE_CHECKING:
+    from trims.manifest import Manifest
 
 _CACHED_CONTENTS = 64
 
@@ -37,12 +39,12 @@ def dtype_of(name: str) -> np.dtype[Any]:
     """The NumPy dtype of a manifest's dtype name; ml_dtypes is imported only for those NumPy alone does not know."""
     known = _dtypes.get(name)
     if known is None:
-        if name in STORAGE:
+        try:
+            known = np.dtype(name)
+        except TypeError:
             import ml_dtypes
 
             known = np.dtype(getattr(ml_dtypes, name))
-        else:
-            known = np.dtype(name)
         _dtypes[name] = known
     return known
 
@@ -105,7 +107,7 @@ class Contents:
     @classmethod
     def of_table(cls, data: bytes) -> Contents:
         """The contents that a region table tells. It comes from a sealed region, so it is trusted."""
-        return cls(_decode_columns(data), lambda: parse_table(data).manifest)
+        return cls(_decode_columns(data), lambda: _manifest(data))
 
     @classmethod
     def of_manifest(cls, manifest: Manifest) -> Contents:
@@ -290,4 +292,16 @@ def _map(hold: Hold, offset: int, nbytes: int, private: bool) -> tuple[np.ndarra
     return np.frombuffer(mapped, np.uint8, nbytes, skip), weakref.ref(mapped)
 
 
-_EMPTY = Contents.of_manifest(Manifest(()))
+def _manifest(table: bytes) -> Manifest:
+    from trims.manifest import parse_table  # its classes cost 2 ms, and most clients never ask
+
+    return parse_table(table).manifest
+
+
+def _nothing() -> Manifest:
+    from trims.manifest import Manifest
+
+    return Manifest(())
+
+
+_EMPTY = Contents(_Columns([], [], [], [], None, {}), _nothing)

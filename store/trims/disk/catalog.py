@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from trims.disk import sealed, snapshot
 from trims.errors import AmbiguousModel, Damaged, LockTimeout, NoSuchModel, StoreTooNew
@@ -26,8 +25,7 @@ _GLOB = frozenset("*?[")
 _POLL = 0.003  # filelock's default of 50 ms starves contenders (measured: 2 s worst against 0.04)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What a ref names. nbytes: of its region; stored: of its container file; origin: what it was imported from.
 
     owner, group, mode: who may read it; None in a store of one user.
@@ -41,8 +39,8 @@ class Entry:
     stored: int
     codec: str
     created: float
-    origin: dict[str, Any] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, Any] = {}  # one for all: it is read only
+    labels: dict[str, str] = {}
     owner: int | None = None
     group: int | None = None
     mode: int | None = None
@@ -78,7 +76,7 @@ class Catalog:
 
     def put(self, entry: Entry) -> None:
         """Make `entry.ref` name this, durably, whatever it named before. Raises NotPermitted, NoSpace."""
-        fields = {name: value for name, value in asdict(entry).items() if value is not None}
+        fields = {name: value for name, value in entry._asdict().items() if value is not None}
         data = sealed.seal({"format": FORMAT, **fields})
         path = self._paths.entry(entry.ref)
         with flock.held(self._paths.lock, exclusive=False, timeout=self._timeout):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trims import units
@@ -259,4 +259,4 @@ def _entry(
     if existing is None:
         return entry
     free = {name: getattr(entry, name) for name in ("created", "origin", "origin_format")}  # when and whence it came
-    return existing if replace(existing, **free) == entry else entry
+    return existing if existing._replace(**free) == entry else entry

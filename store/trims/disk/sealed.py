@@ -13,7 +13,6 @@ from typing import Any
 from xxhash import xxh3_128_hexdigest
 
 from trims.errors import Damaged
-from trims.manifest import canonical_json
 
 _HEAD = b'{"checksum":"'
 _AT = len(_HEAD)
@@ -23,6 +22,8 @@ _REST = _END + 2  # past the closing quote and the comma
 
 def seal(fields: dict[str, object]) -> bytes:
     """The file that holds `fields`."""
+    from trims.manifest import canonical_json  # its classes cost 2 ms: for writers only
+
     body = canonical_json(fields)
     return _HEAD + xxh3_128_hexdigest(body).encode() + b'",' + body[1:] + b"\n"
 

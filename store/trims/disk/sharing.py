@@ -6,7 +6,6 @@ import grp
 import os
 import pwd
 from collections.abc import Callable
-from dataclasses import replace
 
 from trims import permission
 from trims.disk import gc
@@ -38,7 +37,7 @@ def share(
         before = entry.access or Access(os.geteuid(), os.getegid(), PRIVATE)
         after = permission.changed(ref, before, asker, uid, gid, mode)
         if after != entry.access:
-            entry = replace(entry, **after._asdict())
+            entry = entry._replace(**after._asdict())
             catalog.put(entry)
     return entry
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trims.errors import Damaged, NoStore, NotPermitted, StoreTooNew, UsageError
 from trims.linux import atomic, flock
-from trims.manifest import canonical_json
 from trims.paths import StorePaths
 
 MAGIC = "trims store"
@@ -25,8 +24,7 @@ _OURS = {"store.json", "lock", "tmp", "catalog", "containers", "variants", "lock
 _HARMLESS = {"lost+found"}  # the root of a file system is a fine place for a store
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(NamedTuple):
     """An open store. id: random, for life; codec: of new containers.
 
     system: users share it by way of a manager of system scope, and its refs say who may read them.
@@ -123,6 +121,8 @@ def _existing(paths: StorePaths, if_missing: bool, system: bool) -> Store:
 
 
 def _create(paths: StorePaths, codec: str, system: bool) -> Store:
+    from trims.manifest import canonical_json  # its classes cost 2 ms: for writers only
+
     if atomic.is_shared(paths.root):
         os.chmod(paths.lock, 0o664)
     for directory in (paths.tmp, paths.catalog, paths.containers, paths.variants, f"{paths.root}/locks"):

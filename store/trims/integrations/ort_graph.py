@@ -14,7 +14,8 @@ from onnx import ModelProto, TensorProto
 
 from trims.disk.importers.onnx_tensors import DTYPES, clear, inner_tensors, is_external, point
 from trims.errors import BadInput
-from trims.manifest import ITEM_SIZES, LOCATION
+from trims.location import LOCATION
+from trims.manifest import ITEM_SIZES
 
 Read = Callable[[int, int], bytes]
 """Fetches the bytes at (offset, nbytes) of where external tensors point."""

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from trims.errors import UsageError
-from trims.manifest import LOCATION
+from trims.location import LOCATION
 
 DISABLE_PREPACKING = "session.disable_prepacking"
 _DIRECT = "session.use_external_initializer_file_buffers_directly"

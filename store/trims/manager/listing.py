@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from bisect import bisect_right
-from dataclasses import asdict
 from typing import Any
 
 from trims.disk import snapshot
@@ -62,7 +61,7 @@ class Listing:
         """One model, and of its tensors the page behind number `after`."""
         entry = self._catalog.get(named.ref)
         manifest = read_sidecar(self._store.paths.sidecar(entry.digest)).manifest
-        fields = {name: value for name, value in asdict(entry).items() if value is not None}
+        fields = {name: value for name, value in entry._asdict().items() if value is not None}
         item = {**_model(snapshot.render(fields)), "origin": entry.origin}
         item["graph_nbytes"] = manifest.graph.nbytes if manifest.graph else None
         item["files"] = [{"name": f.name, "nbytes": f.nbytes, "digest": f.digest} for f in manifest.files[:MOST]]

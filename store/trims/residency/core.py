@@ -48,14 +48,20 @@ class Core:
     """Everything the machine knows. `now` is the time of the event being handled."""
 
     def __init__(
-        self, budgets: Mapping[str, int], policy: Policy, ttl: float, pin_cap: Mapping[str, int], min_resident: float
+        self,
+        budgets: Mapping[str, int],
+        policy: Policy,
+        ttl: float,
+        pin_cap: Mapping[str, int],
+        min_resident: float,
+        turn: float,
     ) -> None:
         self.places = {
             name: Place(name, budget, pin_cap.get(name, budget), policy.fresh()) for name, budget in budgets.items()
         }
         self.policy = policy.name
         self.ttl = ttl
-        self.min_resident = min_resident
+        self.min_resident, self.turn = min_resident, turn
         self.mortal = ttl != FOREVER  # whether anything may ever have had a time to live
         self.now = 0.0
         self.residencies: dict[Key, Residency] = {}

@@ -56,6 +56,7 @@ class Machine:
     budgets: bytes by place. policy: the order of eviction; every place gets a fresh one. ttl: seconds that an idle
     residency is kept. pin_cap: bytes by place that pins may take, the budget where it is left out.
     min_resident: seconds since it was loaded before which a residency is no victim for somebody's request for room.
+    turn: seconds that what waits for room keeps others waiting behind it.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class Machine:
         ttl: float = float("inf"),
         pin_cap: Mapping[str, int] | None = None,
         min_resident: float = 0.0,
+        turn: float = float("inf"),
     ) -> None:
-        self._core = Core(budgets, policy, ttl, pin_cap or {}, min_resident)
+        self._core = Core(budgets, policy, ttl, pin_cap or {}, min_resident, turn)
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """What to do about `event`, in order. Raises InvalidTransition for news of work that was not asked for."""

@@ -31,7 +31,7 @@ from trims.disk.importers.onnx_tensors import (
 )
 from trims.disk.importers.protobuf import CUT, Split, outline_of_model, split_model
 from trims.errors import BadInput
-from trims.manifest import LOCATION
+from trims.location import LOCATION
 
 _MIN_IR_TO_LIFT = 4  # before, an initializer had to be an input of the graph, too
 _MAX_GRAPH = 2**31 - 1
