@@ -20,7 +20,6 @@ from trims.disk.known import FORMAT, MAX_RECORD, PART, Known, SourceFile, fields
 from trims.errors import TrimsError
 from trims.linux import atomic
 from trims.paths import StorePaths
-from trims.permission import Access
 
 __all__ = ["FileKey", "Known", "SourceFile", "Sources"]
 
@@ -86,8 +85,7 @@ class Sources:
         with suppress(*ODD):
             digest, size = self._digest(copy)
             if fingerprint.is_lasting(FileKey.of(original)) and os.access(self._paths.source(size, digest), os.F_OK):
-                access = Access(original.st_uid, original.st_gid, original.st_mode & 0o777)
-                self._remember(FileKey.of(original), digest, access)
+                self._remember(FileKey.of(original), digest, original)
 
     def note_native(self, known: Known, framework: str, seconds: float) -> None:
         """Remember how long a framework's own load of this file took on this machine, last."""
@@ -118,7 +116,7 @@ class Sources:
             if digest is None:
                 digest, final = fingerprint.hashed(fd, key)
                 if final:
-                    self._remember(key, digest, Access(status.st_uid, status.st_gid, status.st_mode & 0o777))
+                    self._remember(key, digest, status)
             return digest, key.size
         finally:
             os.close(fd)
@@ -131,10 +129,11 @@ class Sources:
         digest = fields.get("file")
         return digest if fields.get("key") == list(key) and isinstance(digest, str) else None
 
-    def _remember(self, key: FileKey, digest: str, access: Access) -> None:
+    def _remember(self, key: FileKey, digest: str, status: os.stat_result) -> None:
+        access = [status.st_uid, status.st_gid, status.st_mode & 0o777]  # an `Access`
         with suppress(*ODD):
             path = self._paths.source_key(key.dev, key.ino)
-            fields = {"access": list(access), "file": digest, "format": FORMAT, "key": list(key)}
+            fields = {"access": access, "file": digest, "format": FORMAT, "key": list(key)}
             self.write(path, fields, durable=False)
 
     def all_known(self, size: int, digest: str) -> list[Known]:

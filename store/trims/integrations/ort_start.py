@@ -17,7 +17,6 @@ import onnxruntime as ort
 from trims.client.attachment import RAW
 from trims.errors import NoSuchModel, NoSuchVariant, UsageError
 from trims.integrations import ort_options
-from trims.integrations.ort_builder import build_in_child
 from trims.integrations.ort_key import variant_key
 
 if TYPE_CHECKING:
@@ -84,6 +83,8 @@ class Start:
         try:
             return self._model.region(key)
         except (NoSuchVariant, NoSuchModel):
+            from trims.integrations.ort_builder import build_in_child  # nobody needs it once the store has the form
+
             check_graph(self._model)
             build_in_child(self._model.backend.store, self._model.digest)
             return self._model.region(key)

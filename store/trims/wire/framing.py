@@ -20,7 +20,7 @@ from trims.wire.messages import ClientMessage, ManagerMessage, Message
 _T = TypeVar("_T")
 _ENCODER = msgspec.json.Encoder()
 _MANAGER: msgspec.json.Decoder[ManagerMessage] = msgspec.json.Decoder(ManagerMessage)
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE = "[\ud800-\udfff]"  # a pattern; hardly ever needed, so not compiled for everybody
 _TIMES = ("timeout", "ttl", "expires", "idle")
 _TIMED: dict[type, tuple[str, ...]] = {
     cls: names
@@ -46,7 +46,7 @@ def encode(message: Message) -> bytes:
 def _printable(value: object) -> object:
     """`value` with every lone surrogate (a byte of a name that is no UTF-8) replaced."""
     if isinstance(value, str):
-        return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
+        return re.sub(_SURROGATE, "\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, dict):
         return {_printable(key): _printable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
