@@ -109,6 +109,13 @@ OPTIONS = (
     ),
     Option("quota.pinned", "TRIMS_QUOTA_PINNED", "0", _size, "most bytes of models that one user pins; 0 is no bound"),
     Option("quota.connections", "TRIMS_QUOTA_CONNECTIONS", "0", _count, "most connections of one user; 0 is the most"),
+    Option(
+        "quota.turn",
+        "TRIMS_QUOTA_TURN",
+        "10s",
+        units.parse_duration,
+        "how long in system scope what waits for room keeps later requests waiting",
+    ),
     Option("ui.format", "TRIMS_FORMAT", "table", _one_of("table", "tsv", "json", "jsonl"), "form of listings"),
     Option("ui.color", "TRIMS_COLOR", "auto", _one_of("auto", "always", "never"), "colour on terminals"),
     Option("ui.progress", "TRIMS_PROGRESS", "auto", _progress, "progress: auto, off, or seconds between lines"),

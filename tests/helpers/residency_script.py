@@ -80,9 +80,10 @@ class Script(World):
         pin_cap: int | None = None,
         policy: str = "lru",
         min_resident: float = 0.0,
+        turn: float = FOREVER,
     ) -> None:
         cap = {"host": pin_cap} if pin_cap is not None else None
-        machine = Machine({"host": budget}, make(policy), ttl, cap, min_resident)
+        machine = Machine({"host": budget}, make(policy), ttl, cap, min_resident, turn)
         super().__init__(machine, {"host": budget})
         self.requests = 0
         for conn in range(1, 6):

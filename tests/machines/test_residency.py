@@ -50,12 +50,13 @@ class Residency(RuleBasedStateMachine):
         ttl=st.sampled_from([FOREVER, FOREVER, 4.0, 0.0]),
         cap=st.sampled_from([10, 7]),
         min_resident=st.sampled_from([0.0, 0.0, 3.0]),
+        turn=st.sampled_from([FOREVER, FOREVER, 2.0, 0.0]),
     )
-    def start(self, policy: str, ttl: float, cap: int, min_resident: float) -> None:
-        self.begin(policy, ttl, cap, min_resident)
+    def start(self, policy: str, ttl: float, cap: int, min_resident: float, turn: float) -> None:
+        self.begin(policy, ttl, cap, min_resident, turn)
 
-    def begin(self, policy: str, ttl: float, cap: int, min_resident: float) -> None:
-        machine = Machine(BUDGETS, POLICIES[policy](), ttl, {"host": cap}, min_resident)
+    def begin(self, policy: str, ttl: float, cap: int, min_resident: float, turn: float) -> None:
+        machine = Machine(BUDGETS, POLICIES[policy](), ttl, {"host": cap}, min_resident, turn)
         self.world = World(machine, BUDGETS)
         self.requests = getattr(self, "requests", 0)
         self.connections = 0
@@ -184,7 +185,7 @@ class Residency(RuleBasedStateMachine):
             self.world.advance(patience)
             assert self.world.exited or not self.world.machine.stopping
         if self.world.exited:
-            self.begin("lru", FOREVER, 10, 0.0)
+            self.begin("lru", FOREVER, 10, 0.0, FOREVER)
 
     @rule(data=st.data())
     def cancels(self, data: Any) -> None:

@@ -141,6 +141,16 @@ def test_a_full_queue_of_connections_is_waited_for(tmp_path):
         assert late.getpeername() == path
 
 
+def test_what_nobody_can_be_given_stops_others_for_a_turn_only(serve):
+    service = serve(budget_host="4MiB", quota_turn="500ms")
+    for seed, (ref, uid, nbytes) in enumerate((("a", ANNA, 1 << 16), ("b", BERT, 1 << 20), ("c", CARA, 4064 << 10))):
+        service.put(ref, uid, nbytes=nbytes, seed=seed)
+    anna, bert, cara = (service.user(uid) for uid in (ANNA, BERT, CARA))
+    assert isinstance(anna.ask(Attach, ref="a"), Attached)
+    assert cara.run(_leave_wishes, WAITING) == 0
+    assert isinstance(bert.ask(Attach, ref="b", timeout=20.0), Attached)
+
+
 # ---- who is trusted
 
 

@@ -234,6 +234,26 @@ def test_the_head_is_not_starved_by_small_ones_that_come_and_go() -> None:
     assert s.state("big") == "resident"
 
 
+def test_where_turns_end_nobody_holds_others_back_for_longer() -> None:
+    """However it is asked for again; what waits on still gets the room when it is there."""
+    s = Script(turn=5.0)
+    s.attach("a", 2)
+    s.loaded("a")
+    s.attach("big", 9, conn=2, wait=FOREVER)
+    assert s.attach("s1", 2, conn=3) == []
+    s.later(4)
+    assert s.attach("big", 9, conn=4, wait=FOREVER) == s.attach("big2", 9, conn=5, wait=FOREVER) == []
+    s.close(2)
+    assert s.state("s1") == "absent"
+    s.later(1)
+    assert s.state("s1") == "loading"
+    s.loaded("s1")
+    s.release("a")
+    s.release("s1", conn=3)
+    s.settle()
+    assert s.state("big") == "resident"
+
+
 def test_leaving_the_line_lets_the_next_one_go() -> None:
     s = Script()
     s.attach("a", 5)

@@ -75,7 +75,8 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
     spare = _spare(config, budgets[HOST])
     policy, min_resident = policies.make(config["residency.policy"]), config["residency.min_resident"]
     cap = {place: units.parse_size(config.text("budget.pin_cap"), budget) for place, budget in budgets.items()}
-    machine = Machine(budgets, policy, config["residency.ttl"], cap, min_resident)
+    turn = config["quota.turn"] if doors.system else units.FOREVER
+    machine = Machine(budgets, policy, config["residency.ttl"], cap, min_resident, turn)
     memfd.make_undumpable()
     _raise_limits()
     given = systemd.listener()

@@ -37,11 +37,15 @@ def _check_place(core: Core, place: Place) -> None:
         young = r.state == RESIDENT and core.now < r.since + core.min_resident
         assert r.kind not in UNHELD or (r.kind == YOUNG) == young, f"its age is wrong: {r.key}"
     room.check_promises(place)
-    for head in list(place.line.values())[:1]:
-        outcome = room.plan(core, place, head.nbytes, head.may_evict)
-        assert isinstance(outcome, Shortage), "the head of the line waits though there is room"
-        overtaken = sum(place.overtakers.values())
-        assert not overtaken or overtaken + head.nbytes <= place.budget, "overtakers starve the head of the line"
+    keeping = [r for r in place.line.values() if core.now < r.since + core.turn]
+    assert place.head == (keeping[0].key if keeping else None), "the wrong one is kept room for"
+    for r in place.line.values():
+        outcome = room.plan(core, place, r.nbytes, r.may_evict)
+        assert isinstance(outcome, Shortage), "it waits though there is room"
+        if r.key == place.head:
+            overtaken = sum(place.overtakers.values())
+            assert not overtaken or overtaken + r.nbytes <= place.budget, "overtakers starve the head of the line"
+            break
 
 
 def _check_residencies(core: Core) -> None:

@@ -237,6 +237,8 @@ def _wake(core: Core) -> bool:
             evicting.expired(core, *what)
         elif kind == "pin":
             pins.expired(core, *what)
+        elif kind == "turn":
+            core.dirty[what[0]] = None
         else:
             late += what
     for ask in late:

@@ -154,7 +154,7 @@ class Place:
     existing: the sum of all kinds but "promised".
     line: absent ones that wait for room, first come first served. promised: planned ones that wait for bytes to be
     freed. parked: restored ones that found no room; they are tried again when there is some and nobody else waits.
-    head, overtakers: who is first in the line, and the bytes of those that have started before it since it was.
+    head, overtakers: the first in the line whose turn it is, and the bytes of those that have started before it since.
     ripening: when which residencies (loaded at which time) become ripe, soonest first; some may be gone since.
     over: more exists than the budget, and all of it is held.
     largest: the largest that are there, while that is known: it takes a look at all of them.

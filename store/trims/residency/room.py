@@ -9,6 +9,9 @@ While the head of the line waits, a later one may start before it only if it and
 the head its bytes within the budget. So when everything that was there before has gone or may go, the head has its
 plan: nobody starves it, whatever their number. (An attach to what is resident takes no room and is never delayed.)
 
+Between users who do not trust each other that would let one of them stop all others. There `turn` bounds it: what has
+waited for so long keeps its place, but is kept no room any more, and the head is the first that has not.
+
 What others take out of the budget (`Reserved`) can break promises: then spare pages go, then the youngest promises are
 taken back to the front of the line, then idle models are evicted.
 """
@@ -80,11 +83,8 @@ def pump(core: Core, place: Place) -> None:
         place.over = place.free < 0
     else:
         place.over = False
-    if place.line:
-        _serve_line(core, place)
-    else:
-        place.head = None
-    if place.parked and not place.line:
+    _serve_line(core, place)
+    if place.parked and place.head is None:
         _retry_parked(core, place)
     for residency in list(place.promised.values()) if place.promised else ():
         if place.physical + residency.nbytes > place.budget:
@@ -94,26 +94,31 @@ def pump(core: Core, place: Place) -> None:
 
 
 def _serve_line(core: Core, place: Place) -> None:
-    while place.line:
-        head = next(iter(place.line.values()))
-        if place.head != head.key:
-            place.head = head.key
-            place.overtakers.clear()
-        if hopeless(core, place, head):
-            give_up(core, place, head)
-        elif not _start(core, place, head, head.may_evict):
-            break
-    else:
-        place.head = None
-        return
-    beside = place.budget - head.nbytes
-    for residency in list(place.line.values())[1:]:
+    head, beside = None, 0
+    for residency in list(place.line.values()):
         if hopeless(core, place, residency):
             give_up(core, place, residency)
-        elif residency.nbytes + sum(place.overtakers.values()) > beside:
+        elif head is not None and residency.nbytes + sum(place.overtakers.values()) > beside:
             continue
         elif _start(core, place, residency, residency.may_evict):
-            place.overtakers[residency.key] = residency.nbytes
+            if head is not None:
+                place.overtakers[residency.key] = residency.nbytes
+        elif head is None and core.now < residency.since + core.turn:
+            head, beside = residency, place.budget - residency.nbytes
+            _lead(core, place, head)
+    if head is None:
+        _lead(core, place, None)
+
+
+def _lead(core: Core, place: Place, head: Residency | None) -> None:
+    """Note who is kept room for, and when that ends."""
+    key = head.key if head is not None else None
+    if place.head != key:
+        place.head = key
+        place.overtakers.clear()
+    ends = head.since + core.turn if head is not None else FOREVER
+    if core.timers.get(("turn", place.name)) != ends:
+        core.timers.set(("turn", place.name), ends)
 
 
 def _start(core: Core, place: Place, residency: Residency, evict: bool) -> bool:
