@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 from helpers import capabilities
@@ -23,7 +24,7 @@ from trims.manager.doors import Doors
 from trims.manager.quotas import ALL_WAITING, WAITING
 from trims.manager.run import _check_store
 from trims.wire.framing import encode
-from trims.wire.messages import Attach, Attached, Pin, Remove, Result, Share, Show, Status, WaitFor, Warm
+from trims.wire.messages import Attach, Attached, Pin, Refused, Remove, Result, Share, Show, Status, WaitFor, Warm
 
 pytestmark = capabilities.needs_root
 
@@ -236,6 +237,24 @@ def test_a_refusal_names_a_model_as_its_asker_did(service, anna, bert):
         assert bert.run(_end).what == "no room for mine:latest on host"
         assert anna.run(_end).what == "no room for plans:latest on host"
         root.ask(WaitFor, condition="ready")
+
+
+def test_a_load_that_fails_names_no_file_of_the_store(service, anna):
+    digest = service.put("m", ANNA)
+    service.put("n", ANNA, seed=2)
+    containers = list(Path(service.store.paths.containers).rglob("*.h5"))
+    assert len(containers) == 2
+    for path in containers:
+        if digest in str(path):
+            path.write_bytes(path.read_bytes()[:-8192] + bytes(8192))
+        else:
+            path.unlink()
+    damaged, gone = anna.ask(Attach, ref="m"), anna.ask(Attach, ref="n")
+    assert (damaged.code, damaged.what, damaged.details["parts"]) == ("damaged", "tensor w is damaged", ["w"])
+    for refusal in (damaged, gone):
+        assert isinstance(refusal, Refused)
+        assert service.store.root not in str(encode(refusal))
+        assert digest not in str(encode(refusal))
 
 
 def _begin(client, ref):

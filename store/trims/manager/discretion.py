@@ -6,6 +6,7 @@ why there is no room. Refs are replaced by one that the tenant may read, as the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,10 +19,11 @@ OTHERS = "others use it"
 
 
 class Discretion:
-    """`names` knows what is whose to read."""
+    """`names` knows what is whose to read. root: the store's; where its files are is nobody's to know."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, root: str) -> None:
         self._names = names
+        self._file = re.compile(re.escape(root) + r"(?:/[^\s:;,()'\"]*)?")
 
     def items(self, tenant: Asker, items: Iterable[Item]) -> list[Item]:
         """The items of a result."""
@@ -42,7 +44,10 @@ class Discretion:
             kept = [pin for pin in details["pins"] if pin.get("owner") == owner_name(tenant)]
             why = why if len(kept) == len(details["pins"]) else "it is pinned by others"
             details["pins"] = kept
-        return {**error, "why": why, "details": details}
+        what, hint = (self._file.sub("a file of the store", str(error.get(part, ""))) for part in ("what", "hint"))
+        why = "" if self._file.search(why) else why
+        details = {name: value for name, value in details.items() if not self._file.search(str(value))}
+        return {**error, "what": what, "why": why, "hint": hint, "details": details}
 
     def history(self, tenant: Asker, lines: Sequence[Item]) -> list[Item]:
         """What happened to a model that the tenant may read: why and by whom is about others, too."""

@@ -85,7 +85,7 @@ class Manager:
         self.server = self.executor.server = Server(listener, self, log, doors, cap)
         if doors.system and not fdpass.refuses():
             log("this kernel cannot refuse descriptors: a user can stall the manager by sending some", "warning")
-        self.executor.discretion, self.executor.quotas = Discretion(resolver.names), Quotas(limits, machine)
+        self.executor.discretion, self.executor.quotas = Discretion(resolver.names, store.root), Quotas(limits, machine)
         asking = self._asking = Asking(store, paths.index, resolver.names, self.executor, self.server, self._mailbox)
         self._importing = Importing(store, variants, resolver.names.forget, self.executor, self.server, self._mailbox)
         asking.rules.update(self._importing.rules)
