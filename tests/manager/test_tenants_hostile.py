@@ -24,7 +24,20 @@ from trims.manager.doors import Doors
 from trims.manager.quotas import ALL_WAITING, WAITING
 from trims.manager.run import _check_store
 from trims.wire.framing import encode
-from trims.wire.messages import Attach, Attached, Pin, Refused, Remove, Result, Share, Show, Status, WaitFor, Warm
+from trims.wire.messages import (
+    Attach,
+    Attached,
+    Pin,
+    Refused,
+    Release,
+    Remove,
+    Result,
+    Share,
+    Show,
+    Status,
+    WaitFor,
+    Warm,
+)
 
 pytestmark = capabilities.needs_root
 
@@ -255,6 +268,18 @@ def test_a_load_that_fails_names_no_file_of_the_store(service, anna):
         assert isinstance(refusal, Refused)
         assert service.store.root not in str(encode(refusal))
         assert digest not in str(encode(refusal))
+
+
+def test_what_is_closed_to_one_who_waits_is_not_granted(service, anna, bert):
+    service.put("other", CARA, nbytes=3 << 20, seed=2)
+    digest = service.put("m", ANNA, TEAM, mode=0o640, nbytes=3 << 20)
+    with Raw(service.socket) as root:
+        lease = root.attach("other").lease
+        assert bert.run(_begin, "m") == 1
+        assert anna.ask(Share, ref="m", mode=0o600).items[0]["mode"] == 0o600
+        root.send(Release(lease=lease))
+        assert bert.run(_end).code == "no-such-model"
+        root.ask(WaitFor, condition="idle", ref=f"id:{digest}", timeout=20.0)
 
 
 def _begin(client, ref):

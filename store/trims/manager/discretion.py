@@ -25,6 +25,10 @@ class Discretion:
         self._names = names
         self._file = re.compile(re.escape(root) + r"(?:/[^\s:;,()'\"]*)?")
 
+    def readable(self, tenant: Asker, digest: str) -> bool:
+        """Whether the tenant may read a model now."""
+        return self._names.readable(digest, tenant) is not None
+
     def items(self, tenant: Asker, items: Iterable[Item]) -> list[Item]:
         """The items of a result."""
         return [self._item(tenant, item) for item in items]

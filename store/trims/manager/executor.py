@@ -18,6 +18,7 @@ from trims.manager.answering import answer_tail, refused
 from trims.manager.connection import Connection
 from trims.manager.discretion import Discretion
 from trims.manager.loader import Filled, Form, LoadJob, load
+from trims.manager.names import unknown
 from trims.manager.publisher import Publisher
 from trims.manager.quotas import Quotas
 from trims.manager.recording import Recording
@@ -228,6 +229,8 @@ class Executor:
     def _grant(self, effect: fx.Grant) -> None:
         connection = self.server.connections[effect.conn]
         filled, tail, job = self._regions[effect.key]
+        if effect.how != "hit" and connection.tenant is not None and not self._still_readable(connection, effect):
+            return
         connection.leases[effect.lease] = effect.key
         if connection.tenant is not None:
             self.quotas.granted(connection.uid, effect.key, filled.region.nbytes)
@@ -238,6 +241,15 @@ class Executor:
             head += b'"how":"%s",' % effect.how.encode()
         self.recording.granted(connection, effect, job)
         self.server.send(connection, pack(head + tail), filled.region.export())
+
+    def _still_readable(self, connection: Connection, effect: fx.Grant) -> bool:
+        """Whether a tenant who has waited may have it now; else they are refused, and the lease is taken back."""
+        tenant, key = connection.tenant, effect.key
+        if tenant is None or self.discretion.readable(tenant, key.digest):
+            return True
+        self.refuse(connection, effect.request, unknown(f"id:{key.digest}").to_dict())
+        self._mailbox.post(lambda: self.feed(ev.Released(effect.conn, effect.lease)))  # when this event is done with
+        return False
 
     def _reply(self, effect: fx.Reply) -> None:
         self.publisher.urge()
