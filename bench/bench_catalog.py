@@ -7,7 +7,6 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from bench.harness import Figure, Row, interleave, report
@@ -36,10 +35,9 @@ def an_entry(ref: str):  # type: ignore[no-untyped-def]
 
 def filled(world: World, count: int):  # type: ignore[no-untyped-def]
     """A store with `count` refs, written without the flushes of a real import: seconds instead of minutes."""
-    from dataclasses import asdict
 
     from trims.disk import sealed, snapshot
-    from trims.disk.catalog import FORMAT
+    from trims.disk.catalog import FORMAT, fields_of
     from trims.disk.store import create_store
 
     store = create_store(str(world.store))
@@ -47,7 +45,7 @@ def filled(world: World, count: int):  # type: ignore[no-untyped-def]
         entry = an_entry(f"model-{n:06d}:latest")
         path = Path(store.paths.entry(entry.ref))
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(sealed.seal({"format": FORMAT, **asdict(entry)}))
+        path.write_bytes(sealed.seal({"format": FORMAT, **fields_of(entry)}))
     snapshot.rebuild(store.paths)
     return store
 
@@ -114,7 +112,7 @@ def _write_refs(root: str, writer: int) -> None:
 
     catalog = Catalog(StorePaths(root))
     for n in range(EACH):
-        catalog.put(replace(an_entry("x:y"), ref=f"writer-{writer}-{n}:latest"))
+        catalog.put(an_entry("x:y")._replace(ref=f"writer-{writer}-{n}:latest"))
 
 
 def _write_rows(path: str, writer: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from helpers import cli
 
-from trims.disk.catalog import Catalog, Entry
+from trims.disk.catalog import Catalog
 from trims.disk.store import Store
 from trims_cli import output, processes
 from trims_cli.processes import grouped
@@ -15,7 +15,7 @@ from trims_cli.processes import grouped
 
 def test_df_by(store: Store) -> None:
     alpha = Catalog(store.paths).get("alpha:latest")
-    Catalog(store.paths).put(Entry("copy:latest", *[getattr(alpha, n) for n in Entry.__slots__ if n != "ref"]))
+    Catalog(store.paths).put(alpha._replace(ref="copy:latest"))
     rows = {item["what"]: item for item in cli.items("df", "--by", "model")}
     assert list(rows) == ["alpha:latest", "beta:latest", "copy:latest", "gamma:latest"]
     size = os.stat(store.paths.container(alpha.digest)).st_size

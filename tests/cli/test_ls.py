@@ -178,8 +178,7 @@ def test_newer_store(store: Store) -> None:
 def test_name_is_shortened_on_a_narrow_terminal_only(store: Store) -> None:
     catalog = Catalog(store.paths)
     long = "a" * 120 + ":latest"
-    fields = {name: getattr(catalog.get("alpha:latest"), name) for name in catalog.get("alpha:latest").__slots__}
-    catalog.put(type(catalog.get("alpha:latest"))(**{**fields, "ref": long}))
+    catalog.put(catalog.get("alpha:latest")._replace(ref=long))
     assert long in cli.ok("ls")
     shown = on_terminal("ls", columns="100")
     assert long not in shown and "…" in shown

@@ -79,9 +79,7 @@ def test_a_name_moves_and_goes(put, manager, socket_path):
         assert client.attach("m").digest == first
         catalog = Catalog(StorePaths(str(manager.runtime.store)))
         entry = catalog.get("other:latest")
-        import dataclasses
-
-        catalog.put(dataclasses.replace(entry, ref="m:latest"))
+        catalog.put(entry._replace(ref="m:latest"))
         assert client.attach("m").digest == second
         assert client.attach(f"id:{first}").digest == first
         catalog.remove("m:latest")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
@@ -47,7 +46,7 @@ def test_the_same_is_known_as_by_the_store_s_files(
         path = getattr(models, name)
         bring(store, path, name)
         for other in (f"a{name}", f"z{name}"):  # the name at import is the one that is told
-            catalog.put(dataclasses.replace(catalog.get(f"{name}:latest"), ref=f"{other}:latest"))
+            catalog.put(catalog.get(f"{name}:latest")._replace(ref=f"{other}:latest"))
         files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
         for file in files:
             known = asked.find(file)

@@ -338,7 +338,8 @@ def test_a_chrome_trace_shows_requests_loads_evictions_and_leases(put, managers,
     (free,) = rows["manager", "host: memory given back"]
     assert free["name"] == "free a:latest"
     mine = [e for (process, _), found in rows.items() if process == "clients" for e in found]
-    assert {e["cat"] for e in mine if e["name"] == "attach c:latest"} == {"request,loaded", "request,joined"}
+    both = sorted(e["cat"] for e in mine if e["name"] == "attach c:latest")
+    assert both in (["request,joined", "request,loaded"], ["request,hit", "request,loaded"])  # as fast as the load is
     (failed,) = [e for e in mine if e["cat"] == "request,failed"]
     assert failed["args"]["error"] == "no-such-model"
     assert sum(e["args"].get("held") == "still" for e in mine if e.get("cat") == "lease") == 2

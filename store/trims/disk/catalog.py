@@ -76,8 +76,7 @@ class Catalog:
 
     def put(self, entry: Entry) -> None:
         """Make `entry.ref` name this, durably, whatever it named before. Raises NotPermitted, NoSpace."""
-        fields = {name: value for name, value in entry._asdict().items() if value is not None}
-        data = sealed.seal({"format": FORMAT, **fields})
+        data = sealed.seal({"format": FORMAT, **fields_of(entry)})
         path = self._paths.entry(entry.ref)
         with flock.held(self._paths.lock, exclusive=False, timeout=self._timeout):
             try:
@@ -196,6 +195,11 @@ class Catalog:
                 raise NoSuchModel(f"no model matches {text!r}", "", "see `trims ls`")
             found.update((ref, self.get(ref)) for ref in refs)
         return list(found.values())
+
+
+def fields_of(entry: Entry) -> dict[str, Any]:
+    """An entry as JSON values; what it does not have is left out."""
+    return {name: value for name, value in entry._asdict().items() if value is not None}
 
 
 def parse_entry(data: bytes, path: str) -> Entry:

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from typing import Any
 
 from trims.disk import snapshot
-from trims.disk.catalog import Catalog
+from trims.disk.catalog import Catalog, fields_of
 from trims.disk.sidecar import read_sidecar
 from trims.disk.store import Store
 from trims.errors import ManagerUnreachable
@@ -61,7 +61,7 @@ class Listing:
         """One model, and of its tensors the page behind number `after`."""
         entry = self._catalog.get(named.ref)
         manifest = read_sidecar(self._store.paths.sidecar(entry.digest)).manifest
-        fields = {name: value for name, value in entry._asdict().items() if value is not None}
+        fields = fields_of(entry)
         item = {**_model(snapshot.render(fields)), "origin": entry.origin}
         item["graph_nbytes"] = manifest.graph.nbytes if manifest.graph else None
         item["files"] = [{"name": f.name, "nbytes": f.nbytes, "digest": f.digest} for f in manifest.files[:MOST]]
