@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from trims.errors import ManagerNotRunning
 from trims.linux import process
 
 leaks.adopt_orphans()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: Ctrl-C could not be tested
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 _FAILED = pytest.StashKey[bool]()
 
 # Properties take the time they take on a loaded machine; the suite's own limit is pytest's timeout.

@@ -71,10 +71,21 @@ OPTIONS = (
     Option("store.codec", "TRIMS_CODEC", "none", _one_of("none", "zstd"), "codec of new containers"),
     Option("store.lock_timeout", "TRIMS_LOCK_TIMEOUT", "60s", units.parse_duration, "longest wait for a store lock"),
     Option("budget.host", "TRIMS_HOST_BUDGET", "50%", _size, "host memory for regions; % of what the cgroup allows"),
+    Option("budget.gpu", "TRIMS_GPU_BUDGET", "80%", _size, "memory of each GPU for regions; % of what is free at start"),
     Option(
         "budget.spare", "TRIMS_SPARE", "auto", _size, "host memory kept ready for the next load; auto is 256MiB at most"
     ),
     Option("budget.pin_cap", "TRIMS_PIN_CAP", "80%", _size, "most of the host budget that pins may hold"),
+    Option(
+        "gpu.devices", "TRIMS_GPUS", "auto", str, "GPUs to keep models on: auto (all), none, or numbers and UUIDs with commas"
+    ),
+    Option(
+        "gpu.sharing",
+        "TRIMS_GPU_SHARING",
+        "descriptor",
+        _one_of("descriptor", "ipc"),
+        "how GPU memory is given to processes: as descriptors, or by legacy CUDA IPC where a driver has none",
+    ),
     Option("residency.ttl", "TRIMS_TTL", "forever", units.parse_duration, "how long an idle residency is kept"),
     Option("residency.policy", "TRIMS_POLICY", "gdsf", str, "which idle residency goes first when room is needed"),
     Option(
@@ -83,6 +94,13 @@ OPTIONS = (
         "0s",
         units.parse_duration,
         "how long after its load a model is not evicted for another",
+    ),
+    Option(
+        "residency.demote_to",
+        "TRIMS_DEMOTE_TO",
+        "disk",
+        _one_of("disk", "host"),
+        "where a model is kept that gives way on a GPU: host has it loaded there where there is room",
     ),
     Option(
         "manager.scope", "TRIMS_SCOPE", "user", _one_of("user", "system"), "whom the manager serves: its user, or every"
@@ -125,7 +143,7 @@ OPTIONS = (
 BY_KEY = {option.key: option for option in OPTIONS}
 # Names of the environment that are no configuration keys: where the file is, and switches read elsewhere; beside them
 # TRIMS_EXEC and those that begin so, which `trims exec` gives its program.
-OTHER_ENV = frozenset({"TRIMS_CONFIG", "TRIMS_DISABLE", "TRIMS_SORT", "TRIMS_DEBUG"})
+OTHER_ENV = frozenset({"TRIMS_CONFIG", "TRIMS_DISABLE", "TRIMS_SORT", "TRIMS_DEBUG", "TRIMS_SIMULATED_GPUS"})
 
 
 class Config:

@@ -16,6 +16,7 @@ from helpers.peers import Peer, listening
 from trims.client import connections
 from trims.client.session import Session, SessionLost
 from trims.errors import ManagerNotRunning, ManagerUnreachable, NoRoom, UsageError
+from trims.linux import fdpass
 from trims.wire.messages import Attach, Progress, Refused, Release, Welcome
 
 
@@ -28,8 +29,8 @@ def path(home: Path) -> Iterator[Path]:
 
 def attach(path: Path, ref: str = "m:latest", timeout: float = 10.0) -> tuple[int, object]:
     """(lease number, lease) of an attach whose descriptor is not needed."""
-    answer, fd, lease = connections.attach(str(path), ref, "host", "raw", "", timeout)
-    os.close(fd)
+    answer, fds, lease = connections.attach(str(path), ref, "host", "raw", "", timeout)
+    fdpass.close_all(fds)
     return answer.lease, lease
 
 
@@ -47,7 +48,7 @@ def test_an_attach_returns_a_descriptor_that_children_do_not_inherit(path: Path)
         until_closed(peer)
 
     with listening(path, script):
-        answer, fd, lease = connections.attach(str(path), "m:latest", "host", "auto", "k", 5.0)
+        answer, (fd,), lease = connections.attach(str(path), "m:latest", "host", "auto", "k", 5.0)
         assert answer.lease == lease.number == 3
         assert not os.get_inheritable(fd)
         os.close(fd)
@@ -234,8 +235,8 @@ def test_an_answer_that_comes_too_late_gives_its_lease_back(path: Path, monkeypa
         found: list[object] = []
 
         def patient() -> None:
-            answer, fd, _ = session.attach("slow", "host", "raw", "", 20.0)
-            os.close(fd)
+            answer, fds, _ = session.attach("slow", "host", "raw", "", 20.0)
+            fdpass.close_all(fds)
             found.append(answer.lease)
 
         def hasty() -> None:

@@ -53,8 +53,8 @@ class ManagerBackend:
     def attach(self, variant: str, prefer: str = "") -> Attachment:
         """Take a lease and map its region. Once attached, later forms are asked for by digest: a ref may move."""
         name = f"id:{self._digest}" if self._digest else self._ref
-        answer, fd, lease = connections.attach(self._path, name, self._place, variant, prefer, self._timeout)
-        region = Region(Hold(fd, lease.release), 0, answer.map_nbytes)
+        answer, fds, lease = connections.attach(self._path, name, self._place, variant, prefer, self._timeout)
+        region = Region(Hold(fds[0], lease.release), 0, answer.map_nbytes)
         region.read_table(answer.digest, answer.variant, answer.table)
         self._digest = answer.digest
         return Attachment(answer.digest, answer.variant, answer.place, region, answer.how)

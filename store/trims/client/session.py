@@ -1,7 +1,7 @@
 """One connection to one manager, shared by all threads of a process: requests out, answers and descriptors in.
 
 Any thread may ask. Whoever waits for an answer and finds nobody reading becomes the reader and hands out what arrives,
-by request id; there is no thread of our own. Descriptors queue up in order of arrival: each Attached takes the next.
+by request id; there is no thread of our own. Descriptors queue up in order of arrival: each Attached takes its own.
 
 What is sent goes through a queue, and whoever gets the sending lock without waiting sends all of it, looking again
 after letting the lock go. So giving a lease back never waits, and may happen in the garbage collector, in any thread.
@@ -59,13 +59,13 @@ class SessionLost(ManagerUnreachable):
 
 
 class _Pending:
-    """A request on its way. `answer` is what came, `fd` the descriptor that came with it, or -1."""
+    """A request on its way. `answer` is what came, `fds` the descriptors that came with it."""
 
-    __slots__ = ("answer", "fd")
+    __slots__ = ("answer", "fds")
 
     def __init__(self) -> None:
         self.answer: Message | None = None
-        self.fd = -1
+        self.fds: list[int] = []
 
 
 class Lease:
@@ -122,18 +122,20 @@ class Session:
             sock.close()
             raise
 
-    def attach(self, ref: str, place: str, variant: str, prefer: str, timeout: float) -> tuple[Attached, int, Lease]:
-        """(answer, descriptor, lease) of a resident model; the descriptor is the caller's to close.
+    def attach(
+        self, ref: str, place: str, variant: str, prefer: str, timeout: float
+    ) -> tuple[Attached, list[int], Lease]:
+        """(answer, descriptors, lease) of a resident model; the descriptors are the caller's to close.
 
         Raises what the manager refused with, SessionLost when it has gone, ManagerUnreachable when it does not answer.
         """
         id = next(self._ids)
         request = Attach(id=id, ref=ref, place=place, variant=variant, prefer=prefer, timeout=timeout)
-        answer, fd = self._exchange(id, encode(request), timeout + GRACE)
-        if not isinstance(answer, Attached) or fd < 0:
+        answer, fds = self._exchange(id, encode(request), timeout + GRACE)
+        if not isinstance(answer, Attached) or len(fds) != answer.descriptors:
             raise ManagerUnreachable("the manager cannot be understood", "it answered an attach with something else")
         self._leases.add(answer.lease)
-        return answer, fd, Lease(self, answer.lease)
+        return answer, fds, Lease(self, answer.lease)
 
     def ask(self, request: Callable[[int], Request], seconds: float) -> list[dict[str, object]]:
         """The items of the answer to a request, made with its number; what `attach` raises."""
@@ -196,8 +198,8 @@ class Session:
 
     def _exchange(
         self, id: int, data: bytes, seconds: float, meanwhile: Callable[[], object] = int
-    ) -> tuple[Message | None, int]:
-        """Send a request, call `meanwhile`, and wait so long for the answer: (message, descriptor or -1)."""
+    ) -> tuple[Message | None, list[int]]:
+        """Send a request, call `meanwhile`, and wait so long for the answer: (message, its descriptors)."""
         pending = self._waiting[id] = _Pending()
         self._send(data)
         try:
@@ -206,7 +208,7 @@ class Session:
         except BaseException:
             # Interrupted, or too late: what still arrives is nobody's, so no other request shall come after it.
             self._unwanted = True
-            self._discard(pending.answer, pending.fd)
+            self._discard(pending.answer, pending.fds)
             raise
         finally:
             self._waiting.pop(id, None)
@@ -214,7 +216,7 @@ class Session:
         answer = pending.answer
         if isinstance(answer, Refused):
             raise rebuild(answer.code, answer.what, answer.why, answer.hint, answer.details)
-        return answer, pending.fd
+        return answer, pending.fds
 
     def _wait(self, pending: _Pending, deadline: float) -> None:
         while True:
@@ -246,7 +248,7 @@ class Session:
             if seconds != self._patience:
                 self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _timeval(seconds))
                 self._patience = seconds
-            data, fds = fdpass.receive(self._sock, _CHUNK)
+            data, fds = fdpass.receive(self._sock, _CHUNK, fdpass.MOST_FDS)
             self._fds.extend(fds)
             if not data:
                 self._lose("it closed the connection")
@@ -265,18 +267,21 @@ class Session:
     def _deliver(self, message: Message) -> None:
         if isinstance(message, Progress):
             return
-        fd = self._fds.popleft() if isinstance(message, Attached) and self._fds else -1
+        fds = self._take_fds(message.descriptors) if isinstance(message, Attached) else []
         pending = self._waiting.get(getattr(message, "id", 0))
         if pending is None:
-            self._discard(message, fd)
+            self._discard(message, fds)
         else:
-            pending.fd = fd
+            pending.fds = fds
             pending.answer = message  # last: a waiter looks at this one
 
-    def _discard(self, message: Message | None, fd: int) -> None:
+    def _take_fds(self, count: int) -> list[int]:
+        """The next descriptors that came; fewer when fewer did."""
+        return [self._fds.popleft() for _ in range(min(count, len(self._fds)))]
+
+    def _discard(self, message: Message | None, fds: list[int]) -> None:
         """Nobody waits for this answer any more: give back what came with it."""
-        if fd >= 0:
-            os.close(fd)
+        fdpass.close_all(fds)
         if isinstance(message, Attached) and not (self.retired or self._lost):
             self._send(encode(Release(lease=message.lease)))
         elif isinstance(message, Refused) and message.id == 0:

@@ -41,6 +41,11 @@ class Region(ABC):
     def export(self) -> int:
         """The descriptor to send to a client: read-only, owned by the region (the caller does not close it)."""
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All descriptors to send to a client, owned by the region; the first is that of `export`."""
+        return (self.export(),)
+
     @abstractmethod
     def close(self) -> None:
         """Give the memory up. Idempotent. Clients keep what they have mapped, and its memory, until they end."""

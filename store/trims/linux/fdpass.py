@@ -13,11 +13,13 @@ import struct
 from trims.errors import ProtocolError
 
 MAX_FDS = 4
+"""Descriptors that a message may carry, unless its reader says otherwise."""
+MOST_FDS = 253
+"""What the kernel lets one message carry (SCM_MAX_FD)."""
 _INT = struct.calcsize("@i")
 _TRUNCATED = _socket.MSG_CTRUNC
 _CLOEXEC = _socket.MSG_CMSG_CLOEXEC
 _SO_PASSRIGHTS = 83  # <asm-generic/socket.h>, since Linux 6.16
-_CONTROL = _socket.CMSG_SPACE(_INT * MAX_FDS)
 
 
 def send(sock: _socket.socket, data: bytes | memoryview, fds: list[int]) -> int:
@@ -27,12 +29,14 @@ def send(sock: _socket.socket, data: bytes | memoryview, fds: list[int]) -> int:
     return sock.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"@{len(fds)}i", *fds))])
 
 
-def receive(sock: _socket.socket, limit: int) -> tuple[bytes, list[int]]:
+def receive(sock: _socket.socket, limit: int, most: int = MAX_FDS) -> tuple[bytes, list[int]]:
     """Up to `limit` bytes and the descriptors that came with them, close-on-exec. b"" is the end of the stream.
+
+    most: how many may come at once.
 
     Raises ProtocolError when descriptors were cut off; those that arrived are closed first.
     """
-    data, control, flags, _ = sock.recvmsg(limit, _CONTROL, _CLOEXEC)
+    data, control, flags, _ = sock.recvmsg(limit, _socket.CMSG_SPACE(_INT * most), _CLOEXEC)
     fds: list[int] = []
     for level, kind, payload in control:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:

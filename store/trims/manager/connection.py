@@ -1,7 +1,7 @@
 """One client's connection: what arrives is decoded, what is to go out waits its turn; no call here ever blocks.
 
-A client is sent one descriptor at a time: until the kernel says that it has taken what was sent, everything after it
-waits. So a client that does not read can hold one descriptor in flight, not the user's whole allowance of them.
+A client is sent the descriptors of one answer at a time: until the kernel says that it has taken what was sent, everything after it
+waits. So a client that does not read can hold those of one answer in flight, not the user's whole allowance of them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import os
 import socket
 import termios
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from trims.linux import fdpass
 from trims.wire.framing import Decoder
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Connection:
         self.stalled = False  # what is to be sent waits for something that is not room in the socket
         self.watching = 0  # what the loop's poll watches it for
         self._decoder = Decoder("client")
-        self._out: deque[tuple[memoryview, int]] = deque()
+        self._out: deque[tuple[memoryview, Sequence[int]]] = deque()
         self._given: set[int] = set()  # descriptors in it that are ours to close
 
     def receive(self) -> list[Message] | None:
@@ -113,16 +114,16 @@ class Connection:
         """Bytes that we keep for this client: what is not read, and what is not sent."""
         return self._decoder.pending + self.backlog + self.out_nbytes
 
-    def queue(self, frame: bytes, fd: int = -1, given: bool = False) -> None:
-        """Send this later; the descriptor goes with its first byte. It stays the caller's, unless it is given."""
+    def queue(self, frame: bytes, fds: Sequence[int] = (), given: bool = False) -> None:
+        """Send this later; the descriptors go with its first byte. They stay the caller's, unless they are given."""
         if self.closing or self.closed:
             if given:
-                os.close(fd)
+                fdpass.close_all(list(fds))
             return
-        self._out.append((memoryview(frame), fd))
+        self._out.append((memoryview(frame), fds))
         self.out_nbytes += len(frame)
         if given:
-            self._given.add(fd)
+            self._given.update(fds)
 
     @property
     def pending(self) -> bool:
@@ -146,12 +147,12 @@ class Connection:
             if self.descriptor_since and self.undelivered():
                 self.stalled = True
                 return
-            view, fd = self._out[0]
+            view, fds = self._out[0]
             try:
-                if fd < 0:
+                if not fds:
                     sent = self.sock.send(view)
                 else:
-                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
+                    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
                     sent = self.sock.sendmsg([view], [rights])
             except BlockingIOError:
                 return
@@ -160,16 +161,16 @@ class Connection:
                     raise
                 self.stalled = True  # too many descriptors of this user in flight: when some are taken, it goes on
                 return
-            if fd >= 0:
+            if fds:
                 self.descriptor_since = now
-                if fd in self._given:
-                    self._given.discard(fd)
-                    os.close(fd)
+                if self._given:
+                    fdpass.close_all([fd for fd in fds if fd in self._given])
+                    self._given.difference_update(fds)
             self.out_nbytes -= sent
             if sent == len(view):
                 self._out.popleft()
             else:
-                self._out[0] = (view[sent:], -1)
+                self._out[0] = (view[sent:], ())
 
     def close(self) -> None:
         self.closed = True

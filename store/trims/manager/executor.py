@@ -240,7 +240,7 @@ class Executor:
         if effect.how != "hit":  # the default of the protocol, and nearly all
             head += b'"how":"%s",' % effect.how.encode()
         self.recording.granted(connection, effect, job)
-        self.server.send(connection, pack(head + tail), filled.region.export())
+        self.server.send(connection, pack(head + tail), filled.region.descriptors)
 
     def _still_readable(self, connection: Connection, effect: fx.Grant) -> bool:
         """Whether a tenant who has waited may have it now; else they are refused, and the lease is taken back."""

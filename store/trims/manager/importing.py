@@ -93,7 +93,7 @@ class Importing:
 
         def offer(fd: int) -> None:
             frame = encode(wm.Channel(m.id))
-            self._mailbox.post(lambda: self._server.send(connection, frame, fd, given=True))
+            self._mailbox.post(lambda: self._server.send(connection, frame, [fd], given=True))
 
         def progress(done: int, total: int) -> None:
             frame = encode(wm.Progress(m.id, done, total))

@@ -15,7 +15,7 @@ import select
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Protocol
 
@@ -72,9 +72,9 @@ class Server:
 
     # ---- for the service
 
-    def send(self, connection: Connection, frame: bytes, fd: int = -1, given: bool = False) -> None:
-        """Send a frame, at the end of this turn, with a descriptor that stays the caller's, unless it is given."""
-        connection.queue(frame, fd, given)
+    def send(self, connection: Connection, frame: bytes, fds: Sequence[int] = (), given: bool = False) -> None:
+        """Send a frame, at the end of this turn, with descriptors that stay the caller's, unless they are given."""
+        connection.queue(frame, fds, given)
         if not connection.closed:
             self._to_send[connection] = None
 

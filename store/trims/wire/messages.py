@@ -269,6 +269,8 @@ class Attached(Message, frozen=True, tag="attached"):
 
     map_nbytes: length to map. table: (offset, nbytes) of the region table within it.
     how: "hit" when it was resident, "loaded" when this request began its load, "joined" when another's had.
+    slabs: of a region on a GPU, the bytes of each slab, `map_nbytes` in all. Then 1 + len(slabs) descriptors come: that
+    of host memory with the region's bytes from `tail` to the end of its table, and that of each slab in order.
     """
 
     id: int
@@ -279,6 +281,13 @@ class Attached(Message, frozen=True, tag="attached"):
     map_nbytes: int
     table: tuple[int, int]
     how: str = "hit"
+    slabs: list[int] = []
+    tail: int = 0
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors come with it."""
+        return 1 + len(self.slabs)
 
 
 class Channel(Message, frozen=True, tag="channel"):
