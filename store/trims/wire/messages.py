@@ -101,10 +101,12 @@ class Evict(Request, frozen=True, tag="evict"):
     many as leave `until_free` bytes free.
 
     force: doom leased ones too, so that they go with their last lease. wait: wait for leases to end, up to `timeout`.
+    to: a lower place, "host", where the model is to be resident before it leaves this one; only with a ref.
     """
 
     ref: str = ""
     place: str = "host"
+    to: str = ""
     idle: float | None = None
     until_free: int | None = None
     force: bool = False
