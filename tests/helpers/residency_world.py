@@ -22,6 +22,7 @@ class World:
     now: float = 0.0
     regions: dict[Key, int] = field(default_factory=dict)
     loads: dict[int, tuple[Key, int]] = field(default_factory=dict)
+    sources: dict[int, Key] = field(default_factory=dict)
     cancelled: set[int] = field(default_factory=set)
     frees: list[Key] = field(default_factory=list)
     reserved: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -50,7 +51,11 @@ class World:
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case Load(key, load, _, nbytes):
+            case Load(key, load, _, nbytes, source):
+                if source:
+                    self.sources[load] = key._replace(place=source)
+                    assert source != key.place and self.sources[load] in self.regions, "reads from what is not there"
+                    assert self.sources[load] not in self.frees, "reads from what is being freed"
                 assert key not in self.regions, "a load of what is there"
                 assert key not in [k for k, _ in self.loads.values()], "a second load of one key"
                 self.loads[load] = (key, nbytes)
@@ -61,6 +66,7 @@ class World:
             case Free(key):
                 assert key in self.regions and key not in self.frees
                 assert key not in [k for _, k in self.leases.values()], "freed under a client"
+                assert key not in self.sources.values(), "freed under a load that reads from it"
                 self.frees.append(key)
             case Grant(conn, request, lease, key):
                 asked = self.asks.pop((conn, request))
@@ -98,6 +104,7 @@ class World:
 
     def load_done(self, load: int, fail: bool = False) -> list[Effect]:
         key, nbytes = self.loads.pop(load)
+        self.sources.pop(load, None)
         self.cancelled.discard(load)
         if fail:
             return self.tell(LoadFailed(key, load, {"code": "damaged", "message": "tensor w is damaged"}))

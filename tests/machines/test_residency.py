@@ -56,7 +56,7 @@ class Residency(RuleBasedStateMachine):
         self.begin(policy, ttl, cap, min_resident, turn)
 
     def begin(self, policy: str, ttl: float, cap: int, min_resident: float, turn: float) -> None:
-        machine = Machine(BUDGETS, POLICIES[policy](), ttl, {"host": cap}, min_resident, turn)
+        machine = Machine(BUDGETS, POLICIES[policy](), ttl, {"host": cap}, min_resident, turn, {"gpu:a": ("host",)})
         self.world = World(machine, BUDGETS)
         self.requests = getattr(self, "requests", 0)
         self.connections = 0

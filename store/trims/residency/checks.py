@@ -49,17 +49,20 @@ def _check_place(core: Core, place: Place) -> None:
 
 
 def _check_residencies(core: Core) -> None:
+    readers = Counter(r.source for r in core.residencies.values() if r.source is not None)
     for key, r in core.residencies.items():
-        place, leases = core.places[key.place], core.leases.count(key)
+        place = core.places[key.place]
         assert r.key == key and key in core.by_digest[key.digest]
-        assert not leases or r.state in (RESIDENT, DOOMED), f"a lease on what is {r.state}: {key}"
+        assert not core.held(r) or r.state in (RESIDENT, DOOMED), f"a hold on what is {r.state}: {key}"
         assert bool(r.load) <= (r.state in (LOADING, DOOMED)), f"a load of what is {r.state}: {key}"
         assert not (r.state == RESIDENT and r.waiters), f"somebody waits for what is there: {key}"
+        assert r.readers == readers[key], f"read from by others than it says: {key}"
+        assert r.source is None or r.load, f"reads without loading: {key}"
         if r.state == LOADING:
             assert r.waiters or r.pins or r.wanted, f"nobody wants what is loading: {key}"
             assert (key in place.promised) == (not r.load), f"neither promised nor loading: {key}"
         elif r.state == DOOMED:
-            assert bool(leases) + bool(r.load) + r.freeing == 1, f"doomed, but not on its way out: {key}"
+            assert bool(core.held(r)) + bool(r.load) + r.freeing == 1, f"doomed, but not on its way out: {key}"
         elif r.state == ABSENT:
             assert (key in place.line) == bool(r.waiters), f"waits for room outside the line: {key}"
             assert (key in place.parked) == (not r.waiters), f"absent, and nobody wants it: {key}"

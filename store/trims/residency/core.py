@@ -35,7 +35,7 @@ from trims.residency.records import (
     Waiter,
     Watch,
 )
-from trims.residency.states import ABSENT, DOOMED, LOADING, InvalidTransition, next_state
+from trims.residency.states import ABSENT, DOOMED, LOADING, RESIDENT, InvalidTransition, next_state
 from trims.residency.timers import FOREVER, Timers
 
 COUNTERS = (
@@ -55,6 +55,7 @@ class Core:
         pin_cap: Mapping[str, int],
         min_resident: float,
         turn: float,
+        sources: Mapping[str, tuple[str, ...]],
     ) -> None:
         self.places = {
             name: Place(name, budget, pin_cap.get(name, budget), policy.fresh()) for name, budget in budgets.items()
@@ -62,6 +63,7 @@ class Core:
         self.policy = policy.name
         self.ttl = ttl
         self.min_resident, self.turn = min_resident, turn
+        self.sources = sources
         self.mortal = ttl != FOREVER  # whether anything may ever have had a time to live
         self.now = 0.0
         self.residencies: dict[Key, Residency] = {}
@@ -227,12 +229,11 @@ class Core:
             return GONE
         if state == LOADING:
             return MOVING if residency.load else PROMISED
-        leased = self.leases.count(residency.key)
         if state == DOOMED:
-            return HELD if leased else COMING
+            return HELD if self.held(residency) else COMING
         if residency.pins:
             return PINNED
-        if leased:
+        if self.held(residency):
             return LEASED
         return IDLE if residency.ripe else YOUNG
 
@@ -257,6 +258,10 @@ class Core:
             if young or residency.ripe:
                 yield key, residency.nbytes
 
+    def held(self, residency: Residency) -> int:
+        """How many leases, and loads that read from it, keep it where it is."""
+        return self.leases.count(residency.key) + residency.readers
+
     # ---- the two effects that change what exists
 
     def begin_load(self, residency: Residency) -> None:
@@ -271,11 +276,35 @@ class Core:
             next(iter(residency.waiters.values())).first = True  # the one whose doing it was has gone
         residency.load_cause = _cause_of_load(residency)
         self.settle(residency)
-        self.emit(Load(residency.key, self.loads, residency.ref, residency.nbytes))
+        source = self._find_source(residency.key)
+        if source is not None:
+            residency.source = source.key
+            source.readers += 1
+            self.settle(source)
+        where = source.key.place if source is not None else ""
+        self.emit(Load(residency.key, self.loads, residency.ref, residency.nbytes, where))
+
+    def _find_source(self, key: Key) -> Residency | None:
+        """The same form in the first of the places that are sooner read than the disk."""
+        for place in self.sources.get(key.place, ()):
+            found = self.residencies.get(key._replace(place=place))
+            if found is not None and found.state == RESIDENT:
+                return found
+        return None
+
+    def end_load(self, residency: Residency) -> Residency | None:
+        """The load in flight has ended, well or not. What it read from is returned: it may have lost its last hold."""
+        residency.load = 0
+        if residency.source is None:
+            return None
+        source, residency.source = self.residencies[residency.source], None
+        source.readers -= 1
+        self.settle(source)
+        return source
 
     def free(self, residency: Residency) -> None:
         """Send the Free of a doomed one out that nobody holds."""
-        if residency.state != DOOMED or residency.load or residency.freeing or self.leases.count(residency.key):
+        if residency.state != DOOMED or residency.load or residency.freeing or self.held(residency):
             raise self.impossible(residency.key, residency.state, "freeing what is held")
         residency.freeing = True
         self.emit(Free(residency.key))

@@ -9,12 +9,16 @@ from trims.residency.events import Key
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Bring a residency's bytes into its place; answer with Loaded or LoadFailed of the same `load` number."""
+    """Bring a residency's bytes into its place; answer with Loaded or LoadFailed of the same `load` number.
+
+    source: another place where the same bytes are resident, and stay so until the answer; "" when they are on disk alone.
+    """
 
     key: Key
     load: int
     ref: str
     nbytes: int
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from trims.residency.core import Core
 from trims.residency.events import EvictAsked, ForgetAsked, Freed, Key
 from trims.residency.history import Cause, name_of
 from trims.residency.leases import LeaseView
-from trims.residency.leaving import abandon, give_away, gone, leave_line, stop_load
+from trims.residency.leaving import abandon, give_away, gone, hold_ended, leave_line, stop_load
 from trims.residency.policy import Room, Shortage, plan_room
 from trims.residency.records import UNHELD, Residency, Watch
 from trims.residency.states import ABSENT, DOOMED, LOADING, RESIDENT
@@ -29,9 +29,8 @@ def lease_ended(core: Core, lease: LeaseView) -> None:
     core.settle(residency)
     if residency.kind in UNHELD and core.places[lease.key.place].policy.eager:
         give_away(core, residency, Cause("its last lease ended", policy=core.policy))
-    elif residency.state == DOOMED and not residency.freeing and not core.leases.count(lease.key):
-        core.tell(residency, "freed", Cause("nobody holds it any more"))
-        core.free(residency)  # once, however many leases of one connection end together
+    else:
+        hold_ended(core, residency)
 
 
 def freed(core: Core, event: Freed) -> None:

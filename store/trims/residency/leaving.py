@@ -7,13 +7,13 @@ from trims.residency.effects import Cancel
 from trims.residency.events import WaitAsked
 from trims.residency.history import Cause
 from trims.residency.records import Place, Residency
-from trims.residency.states import ABSENT, LOADING
+from trims.residency.states import ABSENT, DOOMED, LOADING
 from trims.units import format_size
 
 
 def give_away(core: Core, residency: Residency, cause: Cause, what: str = "evicted") -> None:
     """Doom a resident one: it goes now, or with its last lease. The one way out of being resident."""
-    held = core.leases.count(residency.key)
+    held, leases = core.held(residency), core.leases.count(residency.key)
     core.tell(residency, "doomed" if held else what, cause, core.now - residency.since)
     core.move(residency, "given up")
     core.counters["evictions"] += 1
@@ -22,10 +22,17 @@ def give_away(core: Core, residency: Residency, cause: Cause, what: str = "evict
         residency.wanted = False
         core.journal()
     core.settle(residency)
-    after = f"; {held} leases hold it" if held else ""
+    after = f"; {leases} leases hold it" if leases else ""
     core.log(f"evict {residency.ref} ({format_size(residency.nbytes)}) from {residency.key.place}: {cause}{after}")
     if not held:
         core.free(residency)
+
+
+def hold_ended(core: Core, residency: Residency) -> None:
+    """A lease, or a load that read from it, has ended: a doomed one goes with the last of them."""
+    if residency.state == DOOMED and not residency.freeing and not core.held(residency):
+        core.tell(residency, "freed", Cause("nobody holds it any more"))
+        core.free(residency)  # once, however many leases of one connection end together
 
 
 def gone(core: Core, residency: Residency) -> None:

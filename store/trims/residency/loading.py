@@ -16,7 +16,7 @@ from trims.residency.effects import Reply
 from trims.residency.events import AttachAsked, Loaded, LoadFailed, PinAsked, WarmAsked
 from trims.residency.foreseeing import Foresight, foresee
 from trims.residency.history import Cause
-from trims.residency.leaving import abandon, gone
+from trims.residency.leaving import abandon, gone, hold_ended
 from trims.residency.records import Place, Residency, Waiter
 from trims.residency.states import ABSENT, DOOMED, LOADING, RESIDENT
 
@@ -133,7 +133,7 @@ def answer_at_once(core: Core) -> None:
 def loaded(core: Core, event: Loaded) -> None:
     """The bytes are there, and checked."""
     residency = _in_flight(core, event)
-    residency.load = 0
+    _end(core, residency)
     core.move(residency, "loaded")
     residency.nbytes = event.nbytes
     place = core.places[event.key.place]
@@ -157,7 +157,7 @@ def loaded(core: Core, event: Loaded) -> None:
 def failed(core: Core, event: LoadFailed) -> None:
     """The load ended without a region: all who waited are told why, and nothing of their wishes is left."""
     residency = _in_flight(core, event)
-    residency.load = 0
+    _end(core, residency)
     if residency.state == LOADING:
         error = event.error or TrimsError(f"{residency.ref} could not be loaded").to_dict()
         core.counters["load_failures"] += 1
@@ -168,6 +168,13 @@ def failed(core: Core, event: LoadFailed) -> None:
     core.move(residency, "failed")
     core.settle(residency)
     gone(core, residency)
+
+
+def _end(core: Core, residency: Residency) -> None:
+    """Its load has ended, and with it the hold on what it read from."""
+    source = core.end_load(residency)
+    if source is not None:
+        hold_ended(core, source)
 
 
 def _in_flight(core: Core, event: Loaded | LoadFailed) -> Residency:

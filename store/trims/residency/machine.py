@@ -57,6 +57,7 @@ class Machine:
     residency is kept. pin_cap: bytes by place that pins may take, the budget where it is left out.
     min_resident: seconds since it was loaded before which a residency is no victim for somebody's request for room.
     turn: seconds that what waits for room keeps others waiting behind it.
+    sources: of a place, the others that its loads may read from instead of the disk, the best first.
     """
 
     def __init__(
@@ -67,8 +68,9 @@ class Machine:
         pin_cap: Mapping[str, int] | None = None,
         min_resident: float = 0.0,
         turn: float = float("inf"),
+        sources: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
-        self._core = Core(budgets, policy, ttl, pin_cap or {}, min_resident, turn)
+        self._core = Core(budgets, policy, ttl, pin_cap or {}, min_resident, turn, sources or {})
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """What to do about `event`, in order. Raises InvalidTransition for news of work that was not asked for."""

@@ -111,6 +111,7 @@ class Residency:
     """One key that is there, or that somebody wants.
 
     load: the number of the Load in flight. freeing: Free has gone out. wanted: of the warm set.
+    source: what that load reads from, if not the disk. readers: how many loads read from this one.
     ripe: it has been resident for as long as nobody's request may take it. timed: its time to live is running.
     kind, counted: under which kind, and with how many bytes, its place counts it now.
     """
@@ -121,6 +122,8 @@ class Residency:
     ttl: float
     state: str = ABSENT
     load: int = 0
+    source: Key | None = None
+    readers: int = 0
     freeing: bool = False
     wanted: bool = False
     pins: dict[str, Pin] = field(default_factory=dict)
