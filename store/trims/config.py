@@ -71,13 +71,19 @@ OPTIONS = (
     Option("store.codec", "TRIMS_CODEC", "none", _one_of("none", "zstd"), "codec of new containers"),
     Option("store.lock_timeout", "TRIMS_LOCK_TIMEOUT", "60s", units.parse_duration, "longest wait for a store lock"),
     Option("budget.host", "TRIMS_HOST_BUDGET", "50%", _size, "host memory for regions; % of what the cgroup allows"),
-    Option("budget.gpu", "TRIMS_GPU_BUDGET", "80%", _size, "memory of each GPU for regions; % of what is free at start"),
+    Option(
+        "budget.gpu", "TRIMS_GPU_BUDGET", "80%", _size, "memory of each GPU for regions; % of what is free at start"
+    ),
     Option(
         "budget.spare", "TRIMS_SPARE", "auto", _size, "host memory kept ready for the next load; auto is 256MiB at most"
     ),
     Option("budget.pin_cap", "TRIMS_PIN_CAP", "80%", _size, "most of the host budget that pins may hold"),
     Option(
-        "gpu.devices", "TRIMS_GPUS", "auto", str, "GPUs to keep models on: auto (all), none, or numbers and UUIDs with commas"
+        "gpu.devices",
+        "TRIMS_GPUS",
+        "auto",
+        str,
+        "GPUs to keep models on: auto (all), none, or numbers and UUIDs with commas",
     ),
     Option(
         "gpu.sharing",
@@ -86,6 +92,7 @@ OPTIONS = (
         _one_of("descriptor", "ipc"),
         "how GPU memory is given to processes: as descriptors, or by legacy CUDA IPC where a driver has none",
     ),
+    Option("gpu.group", "TRIMS_GPU_GROUP", "", str, "group whose members a shared manager gives memory of GPUs to"),
     Option("residency.ttl", "TRIMS_TTL", "forever", units.parse_duration, "how long an idle residency is kept"),
     Option("residency.policy", "TRIMS_POLICY", "gdsf", str, "which idle residency goes first when room is needed"),
     Option(

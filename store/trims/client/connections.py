@@ -52,7 +52,9 @@ def session(path: str, meanwhile: Callable[[], object] = int, patience: float = 
     return kept
 
 
-def attach(path: str, ref: str, place: str, variant: str, prefer: str, timeout: float) -> tuple[Attached, list[int], Lease]:
+def attach(
+    path: str, ref: str, place: str, variant: str, prefer: str, timeout: float
+) -> tuple[Attached, list[int], Lease]:
     """`Session.attach` on the process's session. A session found dead is replaced once: the manager was restarted."""
     return _with(path, lambda session: session.attach(ref, place, variant, prefer, timeout))
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from trims.linux import memfd
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatistics:
@@ -24,6 +26,9 @@ class Region(ABC):
 
     nbytes: int
     """What it takes in its place: whole pages."""
+
+    slabs: tuple[int, ...] = ()
+    """Of a region that is several pieces of memory, the bytes of each, in order."""
 
     @property
     @abstractmethod
@@ -55,6 +60,10 @@ class Device(ABC):
     """One place."""
 
     place: str
+
+    def takes(self, span: int, table: int) -> int:
+        """Bytes that a region for a span and its table takes here."""
+        return memfd.pages(span + table)
 
     @abstractmethod
     def allocate(self, name: str, nbytes: int) -> Region:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from blake3 import blake3
 
@@ -18,7 +19,7 @@ from trims.disk.sidecar import Sidecar
 from trims.disk.spanfile import SpanFile, damaged
 from trims.errors import Damaged, NoSuchModel, TrimsError
 
-__all__ = ["Cancelled", "SpanFile", "damaged", "fill", "read_blob"]
+__all__ = ["Cancelled", "Destination", "SpanFile", "damaged", "fill", "pour", "read_blob"]
 
 
 class Cancelled(TrimsError):
@@ -26,6 +27,30 @@ class Cancelled(TrimsError):
 
     code = "cancelled"
     exit_code = 1
+
+
+class Destination(Protocol):
+    """Where the pieces of a span go. Several threads have one piece each in hand."""
+
+    def take(self, offset: int, nbytes: int) -> memoryview:
+        """Writable memory for these bytes of the span, this thread's until its `put`."""
+
+    def put(self, offset: int, view: memoryview) -> None:
+        """What `take` gave holds these bytes now, and they are what they should be."""
+
+
+def pour(
+    path: str,
+    sidecar: Sidecar,
+    destination: Destination,
+    *,
+    threads: int = 2,
+    progress: Callable[[int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> None:
+    """Bring the model's span to `destination`, verified; arguments and errors as of `fill`."""
+    with SpanFile(path, sidecar) as file:
+        _Pouring(file, destination, progress, cancelled).run(min(threads, len(sidecar.pieces)))
 
 
 def fill(
@@ -47,8 +72,23 @@ def fill(
     out = memoryview(buffer).cast("B")
     if len(out) < sidecar.span_nbytes:
         raise ValueError(f"the buffer has {len(out)} bytes, the span {sidecar.span_nbytes}")
-    with SpanFile(path, sidecar) as file:
-        _Fill(file, out[: sidecar.span_nbytes], prepare, progress, cancelled).run(min(threads, len(sidecar.pieces)))
+    there = _Memory(out[: sidecar.span_nbytes], prepare)
+    pour(path, sidecar, there, threads=threads, progress=progress, cancelled=cancelled)
+
+
+class _Memory:
+    """A buffer as the destination: pieces are read to where they belong."""
+
+    def __init__(self, out: memoryview, prepare: Callable[[int, int], None] | None) -> None:
+        self._out, self._prepare = out, prepare
+
+    def take(self, offset: int, nbytes: int) -> memoryview:
+        if self._prepare:
+            self._prepare(offset, nbytes)
+        return self._out[offset : offset + nbytes]
+
+    def put(self, offset: int, view: memoryview) -> None:
+        """It is there."""
 
 
 def read_blob(path: str, sidecar: Sidecar, name: str) -> bytes:
@@ -63,19 +103,18 @@ def read_blob(path: str, sidecar: Sidecar, name: str) -> bytes:
     raise NoSuchModel(f"the model has no {name}", "", "see `trims show`")
 
 
-class _Fill:
-    """One filling: pieces handed out to threads, the first failure kept."""
+class _Pouring:
+    """Pieces handed out to threads, the first failure kept."""
 
     def __init__(
         self,
         file: SpanFile,
-        out: memoryview,
-        prepare: Callable[[int, int], None] | None,
+        destination: Destination,
         progress: Callable[[int], None] | None,
         cancelled: Callable[[], bool] | None,
     ) -> None:
-        self._file, self._out = file, out
-        self._prepare, self._progress, self._cancelled = prepare, progress, cancelled
+        self._file, self._destination = file, destination
+        self._progress, self._cancelled = progress, cancelled
         self._next = itertools.count()
         self._lock = threading.Lock()
         self._done = 0
@@ -105,14 +144,14 @@ class _Fill:
 
     def _piece(self, index: int, digest: str) -> None:
         start, nbytes = self._file.sidecar.piece(index)
-        if self._prepare:
-            self._prepare(start, nbytes)
+        view = self._destination.take(start, nbytes)
         try:
-            whole = self._file.read_piece(index, self._out[start : start + nbytes]) == digest
+            whole = self._file.read_piece(index, view) == digest
         except Damaged:
             whole = False
         if not whole:
             raise damaged(self._file.path, self._file.blame(index))
+        self._destination.put(start, view)
         with self._lock:
             self._done += nbytes
             if self._progress:

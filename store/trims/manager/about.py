@@ -16,9 +16,10 @@ from trims.manager.names import Named, Names, is_digest
 from trims.manager.parking import Lookup, Parking
 from trims.manager.server import Server
 from trims.manager.tenancy import Tenancy
+from trims.manager.whereabouts import Whereabouts
 from trims.manager.workers import Pool
+from trims.places import DISK, HOST, is_gpu
 from trims.residency import events as ev
-from trims.residency.loading import no_place
 from trims.wire import messages as wm
 from trims.wire.framing import encode
 
@@ -31,11 +32,19 @@ class About:
     """Answers them, and has what other requests need as well. `rules` is what Requests calls, by message."""
 
     def __init__(
-        self, executor: Executor, server: Server, names: Names, tenancy: Tenancy, lookups: Pool, asking: Pool
+        self,
+        executor: Executor,
+        server: Server,
+        names: Names,
+        tenancy: Tenancy,
+        whereabouts: Whereabouts,
+        lookups: Pool,
+        asking: Pool,
     ) -> None:
         self._executor, self._server, self._names, self._tenancy = executor, server, names, tenancy
         self._lookups, self._asking_pool = lookups, asking
-        self._parking, self._places = Parking(executor, server), set(executor.places)
+        self._parking = Parking(executor, server)
+        self.whereabouts = whereabouts
         self.rules: dict[type, Callable[[Connection, Any, float], None]] = {
             wm.Unpin: self._unpin,
             wm.Evict: self._evict,
@@ -51,19 +60,53 @@ class About:
         self._named(connection, m.id, m.ref, FOREVER, ask)
 
     def _evict(self, connection: Connection, m: wm.Evict, now: float) -> None:
-        self.check_place(m.place)
+        self.whereabouts.check(m.place)
         deadline = clock_time(now, m.timeout)
+        if m.to not in ("", HOST, DISK) or (m.to == HOST and not (m.ref and is_gpu(m.place))):
+            raise UsageError(
+                f"a model cannot leave {m.place} for {m.to}", "", "what leaves a GPU can be kept on the host"
+            )
 
         def ask(digest: str, ref: str) -> None:
+            place = self.whereabouts.find(m.place, digest)
             if connection.tenant is not None:
-                self._tenancy.to_evict(connection.tenant, digest, ref, m.place)
-            what = (connection.number, m.id, deadline, m.place, digest, ref, m.idle, m.until_free)
-            self._executor.feed(ev.EvictAsked(*what, force=m.force, wait=m.wait, dry_run=m.dry_run))
+                self._tenancy.to_evict(connection.tenant, digest, ref, place)
+            what = (connection.number, m.id, deadline, place, digest, ref, m.idle, m.until_free)
+            event = ev.EvictAsked(*what, force=m.force, wait=m.wait, dry_run=m.dry_run)
+            if m.to == HOST and not m.dry_run:
+                self._demote(connection, event)
+            else:
+                self._executor.feed(event)
 
         self._named(connection, m.id, m.ref, deadline - now, ask)
 
+    def _demote(self, connection: Connection, event: ev.EvictAsked) -> None:
+        """Have the model's forms in the place resident on the host, one after the other; then evict them."""
+        executor = self._executor
+        there = [v for v in executor.machine.residencies() if v.key.digest == event.digest]
+        forms = [executor.form_of(view.key, view.ref) for view in there if view.key.place == event.place]
+
+        def step(items: list[dict[str, object]] | None, error: dict[str, object] | None) -> bool:
+            if error is not None:
+                return False  # it stays where it is, and the client is told why
+            executor.post(following)  # when this event is done with
+            return True
+
+        def following() -> None:
+            if connection.closed:
+                return
+            if not forms:
+                executor.feed(event)
+                return
+            form = forms.pop()
+            connection.steps[event.request] = step
+            asked = (connection.number, event.request, event.deadline)
+            executor.feed(ev.WarmAsked(*asked, form.key, form.ref, form.nbytes))
+
+        following()
+
     def _wait(self, connection: Connection, m: wm.WaitFor, now: float) -> None:
-        self.check_place(m.place)
+        self.whereabouts.check(m.place)
         deadline = clock_time(now, m.timeout)
         if m.condition == "ready":
             item: dict[str, object] = {"condition": "ready", "ref": m.ref, "place": m.place, "held": True}
@@ -73,7 +116,8 @@ class About:
             raise UsageError(f"a wait for {m.condition} needs a model")
 
         def ask(digest: str, ref: str) -> None:
-            what = (connection.number, m.id, deadline, m.condition, m.place, digest, ref, m.nbytes)
+            place = self.whereabouts.find(m.place, digest)
+            what = (connection.number, m.id, deadline, m.condition, place, digest, ref, m.nbytes)
             self._executor.feed(ev.WaitAsked(*what))
 
         self._named(connection, m.id, m.ref, deadline - now, ask)
@@ -136,10 +180,6 @@ class About:
     def pool_for(self, connection: Connection, text: str) -> Pool:
         """For a tenant every ref of a digest is looked at: that shall not keep those waiting who name a model."""
         return self._asking_pool if connection.tenant is not None and text[:3] == "id:" else self._lookups
-
-    def check_place(self, place: str) -> None:
-        if place not in self._places:
-            raise no_place(place)
 
 
 def clock_time(now: float, seconds: float) -> float:

@@ -20,11 +20,13 @@ def refused(request: int, error: dict[str, Any]) -> bytes:
 
 def answer_tail(key: Key, filled: Filled) -> bytes:
     """What every Attached of this region has in common: the rest of the JSON object."""
-    fields = {
+    fields: dict[str, Any] = {
         "digest": key.digest,
         "variant": key.variant,
         "place": key.place,
         "map_nbytes": filled.region.nbytes,
         "table": filled.table,
     }
+    if filled.region.slabs:
+        fields |= {"slabs": filled.region.slabs, "tail": filled.tail}
     return msgspec.json.encode(fields)[1:]

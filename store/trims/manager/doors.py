@@ -41,11 +41,11 @@ class Doors:
         return None if self._operators in groups else Asker(uid, gid, groups)
 
 
-def operators(name: str) -> int | None:
-    """The number of the operators' group; None when there is none ("")."""
+def group_number(name: str, key: str = "manager.operators") -> int | None:
+    """The number of the group that the configuration's `key` names; None when it names none ("")."""
     if not name:
         return None
     try:
         return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
     except KeyError:
-        raise UsageError(f"no group {name!r}", "it is to be that of the operators", "see manager.operators") from None
+        raise UsageError(f"no group {name!r}", f"{key} names it", f"see `trims config get {key}`") from None

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from trims.devices.base import Device
+from trims.devices.base import Device, Region
 from trims.disk.reader import Cancelled
 from trims.errors import TrimsError
 from trims.manager.answering import answer_tail, refused
@@ -24,15 +24,18 @@ from trims.manager.quotas import Quotas
 from trims.manager.recording import Recording
 from trims.manager.server import Server
 from trims.manager.workers import Mailbox, Pool
+from trims.places import is_gpu
 from trims.residency import effects as fx
 from trims.residency import events as ev
 from trims.residency.events import Key
 from trims.residency.machine import Machine
+from trims.transfer.base import Filler
 from trims.wire.framing import encode
 from trims.wire.header import pack
 from trims.wire.messages import Progress, Result
 
 LOADERS = 4
+"""Loads at once to the host. To a GPU it is one: its worker has one bus to fill."""
 PROGRESS = 0.1
 """Seconds between two reports of one load."""
 _SPARE = "spare"
@@ -45,14 +48,16 @@ class Executor:
         self,
         machine: Machine,
         devices: dict[str, Device],
+        fillers: dict[str, Filler],
         forms: Callable[[Key, str], Form],
         log: Callable[[str, str], None],
         mailbox: Mailbox,
     ) -> None:
-        self.machine, self.devices, self._forms, self._log = machine, devices, forms, log
+        self.machine, self.devices, self.form_of, self._log = machine, devices, forms, log
+        self._fillers = fillers
         self._mailbox = mailbox
         self.recording = Recording()
-        self._loaders = Pool(mailbox, "load", LOADERS)
+        self._loaders = {place: Pool(mailbox, "load", 1 if is_gpu(place) else LOADERS) for place in devices}
         self._freers = Pool(mailbox, "free", 1)
         self._regions: dict[Key, tuple[Filled, bytes, LoadJob]] = {}
         self._loads: dict[Key, LoadJob] = {}
@@ -126,8 +131,11 @@ class Executor:
         """Cancel every load, wait for the threads, give all memory up."""
         for job in self._loads.values():
             job.cancel()
-        self._loaders.close()
+        for loaders in self._loaders.values():
+            loaders.close()
         self._freers.close()
+        for filler in self._fillers.values():
+            filler.close()
         for device in self.devices.values():
             device.close()
 
@@ -135,12 +143,14 @@ class Executor:
 
     def _load(self, effect: fx.Load) -> None:
         job = self._loads[effect.key] = LoadJob(effect.load, effect.key, effect.ref, effect.nbytes)
-        device = self.devices[effect.key.place]
-        self._loaders.run(
-            lambda: load(device, job, self._forms, lambda done: self._on_bytes(job, done)),
+        place = effect.key.place
+        device, filler = self.devices[place], self._fillers[place]
+        other = self._regions[effect.key._replace(place=effect.source)][0].region if effect.source else None
+        self._loaders[place].run(
+            lambda: load(device, filler, job, self.form_of, other, lambda done: self._on_bytes(job, done)),
             lambda outcome: self._loaded(job, outcome),
         )
-        self._note_use(effect.key.place)
+        self._note_use(place)
 
     def _on_bytes(self, job: LoadJob, done: int) -> None:
         """In a loading thread: tell the loop how far it is, now and then."""
@@ -190,7 +200,13 @@ class Executor:
         filled, _, job = self._regions.pop(effect.key)
         self.recording.evicted(effect.key, self.machine.history(effect.key.digest))
         began = time.monotonic()
-        self._freers.run(filled.region.close, lambda _: self._freed(job, began))
+        self._freers.run(lambda: self._close(filled.region), lambda _: self._freed(job, began))
+
+    def _close(self, region: Region) -> None:
+        """In a thread: give a region up, and what was kept of it to fill others from."""
+        for filler in self._fillers.values():
+            filler.forget(region)
+        region.close()
 
     def _freed(self, job: LoadJob, began: float) -> None:
         key = job.key

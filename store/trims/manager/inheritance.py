@@ -106,6 +106,11 @@ class Inheritance:
             if isinstance(form, (NoSuchModel, NoSuchVariant)):
                 self._untaken.pop(kept, None)
             return  # a store that cannot be read today may be back for the next life
+        device = self._executor.devices.get(kept.place)
+        if device is None:
+            self._log(f"{kept.ref} is not taken up again: {kept.place} is no place of this manager", "warning")
+            return  # a GPU that is not there today may be back for the next life
+        form = form.on(device)
         self._untaken.pop(kept, None)
         expires = float("inf") if kept.expires is None else kept.expires - time.time() + time.monotonic()
         if expires > time.monotonic():

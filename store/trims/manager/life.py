@@ -23,6 +23,8 @@ from trims.manager.connection import Connection
 from trims.manager.discretion import Discretion
 from trims.manager.doors import Doors
 from trims.manager.executor import Executor
+from trims.manager.gpu_watch import GpuWatch
+from trims.manager.gpus import Gpus
 from trims.manager.importing import Importing
 from trims.manager.inheritance import Inheritance
 from trims.manager.keeping import Keeper
@@ -31,14 +33,18 @@ from trims.manager.quotas import UNLIMITED, Limits, Quotas
 from trims.manager.requests import Requests
 from trims.manager.resolve import Resolver
 from trims.manager.server import Server
+from trims.manager.tenancy import Tenancy
 from trims.manager.uses import Uses
 from trims.manager.variants import Variants
+from trims.manager.whereabouts import Whereabouts
 from trims.manager.workers import Mailbox, Pool
 from trims.paths import RuntimePaths
+from trims.places import HOST, is_gpu
 from trims.residency import events as ev
 from trims.residency.events import Key
 from trims.residency.machine import Machine
 from trims.shmindex.writer import IndexWriter
+from trims.transfer.base import Filler
 from trims.version import __version__
 from trims.wire.framing import encode
 from trims.wire.messages import VERSION, Message, Welcome
@@ -58,6 +64,7 @@ class Manager:
         store: Store,
         machine: Machine,
         devices: dict[str, Device],
+        fillers: dict[str, Filler],
         listener: socket,
         log: Callable[[str, str], None],
         *,
@@ -68,15 +75,19 @@ class Manager:
         idle_exit: float = float("inf"),
         doors: Doors | None = None,
         limits: Limits = UNLIMITED,
+        gpus: Gpus | None = None,
+        gpu_group: int | None = None,
+        demote: bool = False,
     ) -> None:
         self._paths, self._store, self._log, self._started_with = paths, store, log, settings
         self.identity, self.since = secrets.token_hex(16), time.time()
         self.machine, self._idle_exit, self._own_socket = machine, idle_exit, own_socket
+        self._demote = demote
         self._mailbox = Mailbox()
         self._lookups, self._builds = Pool(self._mailbox, "look", 4), Pool(self._mailbox, "build", 1)
         variants = self._variants = Variants(store.root)
         resolver = self._resolver = Resolver(store, variants)
-        self.executor = Executor(machine, devices, resolver.form_of, log, self._mailbox)
+        self.executor = Executor(machine, devices, fillers, resolver.form_of, log, self._mailbox)
         self.executor.load_failed = resolver.forget
         self._uses = Uses(machine, store.id)
         self.executor.leaving = self._leaving
@@ -89,10 +100,15 @@ class Manager:
         asking = self._asking = Asking(store, paths.index, resolver.names, self.executor, self.server, self._mailbox)
         self._importing = Importing(store, variants, resolver.names.forget, self.executor, self.server, self._mailbox)
         asking.rules.update(self._importing.rules)
-        self.requests = Requests(self, self.executor, self.server, resolver, self._lookups, self._builds, asking)
+        gpus = gpus or Gpus(why="none were looked for")
+        whereabouts = Whereabouts(self.executor, gpus.why)
+        tenancy = Tenancy(resolver.names, self.executor.quotas, machine, gpu_group)
+        pools = (self._lookups, self._builds)
+        self.requests = Requests(self, self.executor, self.server, resolver, *pools, asking, whereabouts, tenancy)
         self.server.watch(self._mailbox.fd, lambda _: self._mailbox.deliver(self.executor.guarded))
         self._tenure = runtime.Tenure(paths)
         self.found = self._begin(spare)
+        self._gpu_watch = GpuWatch(gpus, self.executor, self.server, self._mailbox)
 
     # ---- life
 
@@ -150,6 +166,7 @@ class Manager:
             "queue": self.machine.queue(),
             "found": self.found if operator else {},
             "scope": self._doors.scope,
+            "gpus": self._gpu_watch.describe(),
             "spare": {place: device.statistics().spare_nbytes for place, device in self.executor.devices.items()},
         }
 
@@ -168,9 +185,13 @@ class Manager:
         return {"policy": self.machine.policy, "min_resident": least, "last_eviction": self._went}
 
     def _leaving(self, key: Key) -> None:
-        """A residency is going: note its last use, and why it goes."""
+        """A residency is going: note its last use, and why it goes; keep it on the host where that is wanted."""
         self._uses.note(key)
-        self._went = telling.went(self.machine.history(key.digest), key) or self._went
+        lines = self.machine.history(key.digest)
+        self._went = telling.went(lines, key) or self._went
+        if self._demote and is_gpu(key.place) and telling.made_way(lines, key):
+            ref = lines[-1].ref
+            self.executor.post(lambda: self.requests.keep_on_host(key, ref))
 
     # ---- beginning
 
@@ -182,8 +203,7 @@ class Manager:
         index = self._new_index(places)
         self.executor.publisher = Publisher(self.machine, index, places, self.executor.progress)
         found = self._earlier.take_over(self.server)
-        for place in places:
-            self.executor.keep_spare(place, spare)
+        self.executor.keep_spare(HOST, spare)
         if self._idle_exit != float("inf"):
             self.server.at(time.monotonic() + self._idle_exit, self._look_whether_idle)
         self._save_now_and_then()
@@ -241,6 +261,7 @@ class Manager:
         if ours and self._own_socket:
             _remove(self._paths.socket)  # from now on there is no manager, for whoever comes
         self.requests.close()
+        self._gpu_watch.close()
         self._importing.close()
         self._variants.close()
         taken = self._keeper.take(pins_only=asked)

@@ -1,4 +1,4 @@
-"""One load: from a container into a region of its place, verified on the way, its table behind it, sealed.
+"""One load: a region of its place, filled from where the model is and sealed.
 
 Runs in a thread. Whatever goes wrong, no region is left and one TrimsError says why; a damaged model is never sealed,
 so it can never be handed out.
@@ -9,37 +9,48 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trims.devices.base import Device, Region
-from trims.disk.reader import Cancelled, fill
+from trims.disk.reader import Cancelled
 from trims.disk.sidecar import read_sidecar
 from trims.errors import TrimsError
 from trims.linux import atomic
 from trims.manifest import table_bytes
 from trims.residency.events import Key
-
-_SMALL = 8 << 20
-"""Bytes below which one reading thread is as fast as two."""
+from trims.transfer.base import Filler, Source
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One form of a model in one place, as the store describes it: what to load, from where, and what it will take."""
+    """One form of a model in one place, as the store describes it: what to load, from where, and what it will take.
+
+    span, table: bytes of the span and of its table.
+    """
 
     key: Key
     ref: str
     nbytes: int
     container: str
     sidecar: str
+    span: int
+    table: int
+
+    def on(self, device: Device) -> Form:
+        """The same in another place."""
+        if device.place == self.key.place:
+            return self
+        key = self.key._replace(place=device.place)
+        return replace(self, key=key, nbytes=device.takes(self.span, self.table))
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A sealed region, and where its table lies in it."""
+    """A sealed region, where its table lies in it, and from where on its bytes are in its first descriptor."""
 
     region: Region
     table: tuple[int, int]
+    tail: int = 0
 
 
 class LoadJob:
@@ -63,11 +74,21 @@ class LoadJob:
         self.cancelled = True
 
 
-def load(device: Device, job: LoadJob, form: Callable[[Key, str], Form], progress: Callable[[int], None]) -> Filled:
-    """Fill and seal a region with what `job` is about; `form` tells its files. Raises TrimsError and nothing else."""
+def load(
+    device: Device,
+    filler: Filler,
+    job: LoadJob,
+    form: Callable[[Key, str], Form],
+    region: Region | None,
+    progress: Callable[[int], None],
+) -> Filled:
+    """Fill and seal a region with what `job` is about; `form` tells its files. Raises TrimsError and nothing else.
+
+    region: one of another place that holds the same and stays there until this has ended.
+    """
     job.began = time.monotonic()
     try:
-        return _load(device, job, form(job.key, job.ref), progress)
+        return _load(device, filler, job, form(job.key, job.ref), region, progress)
     except TrimsError:
         raise
     except OSError as error:
@@ -76,29 +97,25 @@ def load(device: Device, job: LoadJob, form: Callable[[Key, str], Form], progres
         raise TrimsError(f"loading {job.ref} failed", "the manager itself has no memory left") from None
 
 
-def _load(device: Device, job: LoadJob, form: Form, progress: Callable[[int], None]) -> Filled:
+def _load(
+    device: Device, filler: Filler, job: LoadJob, form: Form, other: Region | None, progress: Callable[[int], None]
+) -> Filled:
     sidecar = read_sidecar(form.sidecar)
-    table, span = table_bytes(sidecar.manifest), sidecar.span_nbytes
+    source = Source(form.container, form.sidecar, sidecar, table_bytes(sidecar.manifest), other)
     if job.cancelled:
         raise Cancelled("the load was cancelled")
-    region = device.allocate(job.ref, span + len(table))
+
+    def step(done: int) -> None:
+        if done >= source.span:
+            job.read = time.monotonic()
+        progress(done)
+
+    region = device.allocate(job.ref, device.takes(source.span, len(source.table)))
     try:
-        fill(
-            form.container,
-            sidecar,
-            region.buffer,
-            threads=1 if span < _SMALL else 2,
-            prepare=region.prepare,
-            progress=progress,
-            cancelled=lambda: job.cancelled,
-        )
-        job.read = time.monotonic()
-        region.prepare(span, len(table))
-        region.buffer[span : span + len(table)] = table
-        region.seal()
+        tail = filler.fill(region, source, step, lambda: job.cancelled)
         job.sealed = time.monotonic()
     except BaseException as error:
         traceback.clear_frames(error.__traceback__)  # they hold views of the region, and would keep it open
         region.close()
         raise
-    return Filled(region, (span, len(table)))
+    return Filled(region, (source.span, len(source.table)), tail)

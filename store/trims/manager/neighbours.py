@@ -8,6 +8,7 @@ back what it has because another came.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from trims.errors import NoRoom, TrimsError
 from trims.linux import process
 from trims.manager.launch import greet
 from trims.paths import RuntimePaths
-from trims.places import HOST
+from trims.places import HOST, is_gpu
 from trims.shmindex import reader
 
 Log = Callable[[str, str], None]
@@ -26,10 +27,11 @@ _PATIENCE = 2.0
 
 
 class Neighbour(NamedTuple):
-    """A manager that runs, and how many bytes of host memory it may use."""
+    """A manager that runs, how many bytes of host memory it may use, and how many more of each GPU than it does."""
 
     pid: int
     host: int
+    gpus: dict[str, int]
 
 
 def living(config: Config, own: RuntimePaths) -> list[Neighbour]:
@@ -47,7 +49,8 @@ def _look(paths: RuntimePaths) -> Neighbour | None:
     snapshot = reader.read(paths.index)
     if snapshot is None or not snapshot.alive:
         return None
-    return Neighbour(snapshot.pid, sum(place.budget for place in snapshot.places if place.place == HOST))
+    budgets = {place.place: (place.budget, place.used) for place in snapshot.places}
+    return _neighbour(snapshot.pid, budgets)
 
 
 def _ask(socket: str) -> Neighbour | None:
@@ -55,7 +58,21 @@ def _ask(socket: str) -> Neighbour | None:
         told = greet(socket, _PATIENCE)
     except TrimsError:  # nobody there, or nobody to be understood
         return None
-    return Neighbour(told["pid"], told["budgets"].get(HOST, {}).get("budget", 0))
+    budgets = {place: (use.get("budget", 0), use.get("used", 0)) for place, use in told["budgets"].items()}
+    return _neighbour(told["pid"], budgets)
+
+
+def _neighbour(pid: int, budgets: dict[str, tuple[int, int]]) -> Neighbour:
+    gpus = {place: max(0, budget - used) for place, (budget, used) in budgets.items() if is_gpu(place)}
+    return Neighbour(pid, budgets.get(HOST, (0, 0))[0], gpus)
+
+
+def gpus_taken(config: Config, own: RuntimePaths) -> dict[str, int]:
+    """Bytes of each GPU that are free now and that other managers may still fill."""
+    taken: Counter[str] = Counter()
+    for neighbour in living(config, own):
+        taken.update(neighbour.gpus)
+    return dict(taken)
 
 
 def host_budget(config: Config, own: RuntimePaths, log: Log) -> int:

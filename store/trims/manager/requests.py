@@ -21,13 +21,18 @@ from trims.manager.parking import Lookup, Parking
 from trims.manager.resolve import Resolver
 from trims.manager.server import Server
 from trims.manager.tenancy import Tenancy
+from trims.manager.whereabouts import Whereabouts
 from trims.manager.workers import Pool
 from trims.permission import Asker
+from trims.places import is_gpu
 from trims.residency import events as ev
 from trims.residency import policies
+from trims.residency.events import Key
 from trims.wire import messages as wm
 from trims.wire.framing import encode
 
+_PATIENCE = 60.0
+"""Seconds for a wish of the manager's own to come true."""
 _WORDS = 500
 """Characters of a pin's owner or reason, at most."""
 
@@ -52,9 +57,11 @@ class Requests:
         lookups: Pool,
         builds: Pool,
         asking: Asking,
+        whereabouts: Whereabouts,
+        tenancy: Tenancy,
     ) -> None:
-        self._tenancy = Tenancy(resolver.names, executor.quotas, executor.machine)
-        self._about = About(executor, server, resolver.names, self._tenancy, lookups, asking.pool)
+        self._tenancy, self._whereabouts = tenancy, whereabouts
+        self._about = About(executor, server, resolver.names, self._tenancy, whereabouts, lookups, asking.pool)
         self._host, self._executor, self._server, self._resolver = host, executor, server, resolver
         self._parking = Parking(executor, server)
         self._flavours = Flavours(executor, server, resolver, self._parking, lookups, builds)
@@ -150,12 +157,15 @@ class Requests:
     # ---- residence
 
     def _attach(self, connection: Connection, m: wm.Attach, now: float) -> None:
-        self._about.check_place(m.place)
+        self._whereabouts.check(m.place)
         deadline = clock_time(now, m.timeout)
 
         tenant = connection.tenant
 
         def ask(form: Form) -> None:
+            form = self._whereabouts.form(form, m.place)
+            if tenant is not None and is_gpu(form.key.place):
+                self._tenancy.check_gpu(tenant, form.ref)
             ref = form.ref if tenant is None else self._tenancy.to_attach(tenant, form)
             self._executor.feed(ev.AttachAsked(connection.number, m.id, deadline, form.key, ref, form.nbytes))
 
@@ -167,12 +177,13 @@ class Requests:
         self._parking.park(lookup, self._about.pool_for(connection, m.ref), deadline - now)
 
     def _warm(self, connection: Connection, m: wm.Warm, now: float) -> None:
-        self._about.check_place(m.place)
+        self._whereabouts.check(m.place)
         deadline = clock_time(now, m.timeout)
         ttl = None if m.ttl is None else clock_time(0.0, m.ttl)
 
         def ask(form: Form, number: int = connection.number, request: int = m.id) -> None:
             tenant = connection.tenant
+            form = self._whereabouts.form(form, m.place)
             ref = form.ref if tenant is None else self._tenancy.to_warm(tenant, form, ttl is not None)
             if m.dry_run:
                 self._executor.feed(ev.Tick())  # what is due by now, is
@@ -191,7 +202,7 @@ class Requests:
         self._flavours.find(connection, m, deadline - now, ask, None if m.wait or m.dry_run else behind)
 
     def _pin(self, connection: Connection, m: wm.Pin, now: float) -> None:
-        self._about.check_place(m.place)
+        self._whereabouts.check(m.place)
         deadline = clock_time(now, m.timeout)
         expires = FOREVER if m.expires is None else clock_time(now, m.expires)
         owner = m.owner or f"uid {connection.uid}"
@@ -200,11 +211,19 @@ class Requests:
 
         def ask(form: Form) -> None:
             tenant = connection.tenant
+            form = self._whereabouts.form(form, m.place)
             ref = form.ref if tenant is None else self._tenancy.to_pin(tenant, form)
             what = (connection.number, m.id, deadline, form.key, ref, form.nbytes)
             self._executor.feed(ev.PinAsked(*what, owner=owner, reason=m.reason, expires=expires))
 
         self._flavours.find(connection, m, deadline - now, ask)
+
+    def keep_on_host(self, key: Key, ref: str) -> None:
+        """A model gave way on a GPU: have it on the host, if there is room that nobody else needs."""
+        form = self._executor.form_of(key, ref)
+        self._own_requests += 1
+        asked = (0, self._own_requests, time.monotonic() + _PATIENCE)
+        self._executor.feed(ev.WarmAsked(*asked, form.key, ref, form.nbytes, wait=False, evict=False))
 
     # ---- the manager itself
 

@@ -2,7 +2,8 @@
 
 `quick` answers from memory and is what the loop calls; when it knows nothing (None), `slow` reads the sidecar, in a
 thread. A digest's forms never change, so only the step from ref to digest (names) is checked again. Whose the names
-are to read is decided there: an `asker` is one who is no operator of a shared store.
+are to read is decided there: an `asker` is one who is no operator of a shared store. Forms are those of the host;
+`Form.on` gives that of another place.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class NeedsBuilding(Exception):
 class Resolver:
     """The store's names, as the manager sees them."""
 
-    def __init__(self, store: Store, variants: Variants, place: str = HOST) -> None:
-        self._store, self._variants, self._place = store, variants, place
+    def __init__(self, store: Store, variants: Variants) -> None:
+        self._store, self._variants = store, variants
         self._forms: dict[tuple[str, str], Form] = {}
         self.names = Names(store, Catalog(store.paths), lambda digest: (digest, RAW) in self._forms)
 
@@ -130,8 +131,9 @@ class Resolver:
             raise NoSuchVariant(
                 f"{named.ref} has no variant {variant}", "", f"build it: trims warm --for onnxruntime {named.ref}"
             ) from None
-        nbytes = memfd.pages(sidecar.span_nbytes + len(table_bytes(sidecar.manifest)))
-        form = Form(Key(digest, variant, self._place), named.ref, nbytes, container, path)
+        span, table = sidecar.span_nbytes, len(table_bytes(sidecar.manifest))
+        key = Key(digest, variant, HOST)
+        form = Form(key, named.ref, memfd.pages(span + table), container, path, span, table)
         self._forms[digest, variant] = form
         return form
 

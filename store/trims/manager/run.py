@@ -20,8 +20,8 @@ from trims.devices.host import HostDevice
 from trims.disk.store import Store, open_store
 from trims.errors import NotPermitted, TrimsError, UsageError
 from trims.linux import memfd
-from trims.manager import neighbours, runtime, systemd
-from trims.manager.doors import Doors, operators
+from trims.manager import gpus, neighbours, runtime, systemd
+from trims.manager.doors import Doors, group_number
 from trims.manager.life import Manager
 from trims.manager.logfile import Log
 from trims.manager.quotas import Limits
@@ -29,6 +29,7 @@ from trims.paths import RuntimePaths
 from trims.places import HOST
 from trims.residency import policies
 from trims.residency.machine import Machine
+from trims.transfer.to_host import HostFiller
 
 SPARE = 256 << 20
 """Most bytes of ready pages when the configuration says auto; never more than an eighth of the budget."""
@@ -36,6 +37,7 @@ CONNECTIONS = 4096
 TOLD = (
     "budget.host", "budget.spare", "budget.pin_cap", "residency.ttl", "residency.policy", "residency.min_resident",
     "manager.idle_exit", "manager.log", "manager.scope", "manager.operators",
+    "budget.gpu", "gpu.devices", "gpu.sharing", "gpu.group", "residency.demote_to",
 )  # fmt: skip
 """What a manager tells of its configuration; where it listens and which store it serves it says besides."""
 
@@ -66,17 +68,18 @@ def run(config: Config, detached: bool, ready: Ready) -> int:
 def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
     store, doors = (
         open_store(config.store),
-        Doors(config["manager.scope"] == "system", operators(config["manager.operators"])),
+        Doors(config["manager.scope"] == "system", group_number(config["manager.operators"])),
     )
     _check_store(store, doors.system)
-    for key in ("budget.host", "budget.spare", "budget.pin_cap", "quota.leased", "quota.pinned"):
+    for key in ("budget.host", "budget.gpu", "budget.spare", "budget.pin_cap", "quota.leased", "quota.pinned"):
         config[key]  # a bad one is named with where it is from
-    budgets = {HOST: neighbours.host_budget(config, paths, log.write)}
+    found = gpus.find(config, neighbours.gpus_taken(config, paths), log.write)
+    budgets = {HOST: neighbours.host_budget(config, paths, log.write), **found.budgets}
     spare = _spare(config, budgets[HOST])
     policy, min_resident = policies.make(config["residency.policy"]), config["residency.min_resident"]
     cap = {place: units.parse_size(config.text("budget.pin_cap"), budget) for place, budget in budgets.items()}
     turn = config["quota.turn"] if doors.system else units.FOREVER
-    machine = Machine(budgets, policy, config["residency.ttl"], cap, min_resident, turn)
+    machine = Machine(budgets, policy, config["residency.ttl"], cap, min_resident, turn, found.sources)
     memfd.make_undumpable()
     _raise_limits()
     given = systemd.listener()
@@ -86,7 +89,8 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
             paths,
             store,
             machine,
-            {HOST: HostDevice()},
+            {HOST: HostDevice(), **found.devices},
+            {HOST: HostFiller(), **found.fillers},
             listener,
             log.write,
             settings={key: config.text(key) for key in TOLD},
@@ -95,6 +99,9 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
             spare=spare,
             idle_exit=config["manager.idle_exit"],
             doors=doors,
+            gpus=found,
+            gpu_group=group_number(config["gpu.group"], "gpu.group"),
+            demote=config["residency.demote_to"] == HOST,
             limits=Limits(*(_quota(config, name, budgets[HOST]) for name in ("leased", "pinned"))),
         )
     except BaseException:

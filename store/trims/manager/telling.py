@@ -15,7 +15,8 @@ from trims.residency.machine import HistoryView
 MOST = 1000
 _LONGEST = 500
 """Characters of a reason: an error's text may hold paths of any length."""
-_GOING = ("evicted", "doomed", "freed", "expired")
+_GIVEN_UP = ("evicted", "doomed", "expired")
+_GOING = (*_GIVEN_UP, "freed")
 
 
 def items(lines: Iterable[HistoryView], limit: int) -> list[dict[str, object]]:
@@ -44,9 +45,19 @@ def items(lines: Iterable[HistoryView], limit: int) -> list[dict[str, object]]:
 
 def went(lines: Sequence[HistoryView], key: Key) -> str:
     """What the index says of a residency that went: `seconds ref reason`; "" when no line tells of its end."""
-    ends = (line for line in reversed(lines) if (line.variant, line.place) == key[1:] and line.what in _GOING)
-    line = next(ends, None)
+    line = _last(lines, key, _GOING)
     if line is None:
         return ""
     cause = Cause(line.why[:_LONGEST], line.by, line.policy, line.rank, line.of)
     return f"{line.time + time.time() - time.monotonic():.3f} {line.ref} {cause}"
+
+
+def made_way(lines: Sequence[HistoryView], key: Key) -> bool:
+    """Whether a residency that went gave way: to another, to time or to others' memory, and was not sent away."""
+    line = _last(lines, key, _GIVEN_UP)
+    return line is not None and (line.rank > 0 or not line.by)
+
+
+def _last(lines: Sequence[HistoryView], key: Key, what: tuple[str, ...]) -> HistoryView | None:
+    ends = (line for line in reversed(lines) if (line.variant, line.place) == key[1:] and line.what in what)
+    return next(ends, None)

@@ -20,8 +20,8 @@ _WAIT = (wm.Attach, wm.Warm, wm.Pin, wm.Evict, wm.WaitFor)
 class Tenancy:
     """Each check gives the name by which the tenant knows the model, or raises why not."""
 
-    def __init__(self, names: Names, quotas: Quotas, machine: Machine) -> None:
-        self._names, self._quotas, self._machine = names, quotas, machine
+    def __init__(self, names: Names, quotas: Quotas, machine: Machine, gpu_group: int | None = None) -> None:
+        self._names, self._quotas, self._machine, self._gpu_group = names, quotas, machine, gpu_group
 
     def admitted(self, connection: Connection, tenant: Asker, message: wm.Request) -> wm.Request:
         """The request as it is served for this tenant. Raises NotPermitted, and when too many of theirs wait."""
@@ -33,6 +33,12 @@ class Tenancy:
         ref = self._known(tenant, form).ref
         self._quotas.check_lease(tenant, form.key, ref, form.nbytes)
         return ref
+
+    def check_gpu(self, tenant: Asker, ref: str) -> None:
+        """Raise unless the tenant may have memory of a GPU: whoever maps it could write to it."""
+        if self._gpu_group is None or self._gpu_group not in tenant.groups:
+            what = f"{ref} is not given to you on a GPU"
+            raise NotPermitted(what, "GPU memory is shared within the group gpu.group only", "open it on the host")
 
     def to_warm(self, tenant: Asker, form: Form, sets_ttl: bool) -> str:
         """How long it is kept is for its owner to say: with 0 seconds it would be evicted."""

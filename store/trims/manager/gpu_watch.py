@@ -1,0 +1,133 @@
+"""Watching GPUs: what others take of their memory, and workers that have nothing to do.
+
+A budget is promised at the start, and others may use the GPU later. What they take of it is reserved in the machine's
+books, so that idle models make room and no load is begun that the GPU has no memory for. What is ours and what is
+measured are looked at one after the other; ours is counted before it is made and until it is given up, so nothing of
+ours is ever taken for somebody else's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from trims.devices.driver import Usage
+from trims.errors import TrimsError
+from trims.manager.executor import Executor
+from trims.manager.gpus import Gpus
+from trims.manager.server import Server
+from trims.manager.workers import Mailbox, Pool
+from trims.places import HOST
+from trims.residency import events as ev
+from trims.transfer import gpu_worker
+from trims.units import format_size
+
+EVERY = 2.0
+"""Seconds between two looks; one costs the management library some milliseconds, in a thread."""
+IDLE = 30.0
+"""Seconds without a load after which a worker ends, and gives its context's memory back."""
+OTHERS = "other processes"
+
+
+class GpuWatch:
+    """Looks at the GPUs now and then. `usage` is what was measured last, by place."""
+
+    def __init__(self, gpus: Gpus, executor: Executor, server: Server, mailbox: Mailbox) -> None:
+        self._gpus, self._executor, self._server = gpus, executor, server
+        self._pool = Pool(mailbox, "gpus", 1)
+        self.usage: dict[str, Usage] = {}
+        self._reserved: dict[str, int] = {}
+        self._lost: set[str] = set()
+        self._closed = False
+        for place, filler in gpus.fillers.items():
+            filler.link.running = self._buffers(place)
+        if gpus.devices:
+            self.look()
+
+    def look(self) -> None:
+        """Measure behind the loop's back; then what others took is reserved, and the next look comes."""
+        if not self._closed:
+            self._pool.run(self._measure, self._seen)
+
+    def close(self) -> None:
+        self._closed = True
+        self._pool.close()
+
+    def describe(self) -> dict[str, dict[str, object]]:
+        """The item of a status, by place: name, total, used, others (bytes), notes, simulated, worker (pid)."""
+        found: dict[str, dict[str, object]] = {}
+        for place, device in self._gpus.devices.items():
+            usage = self.usage.get(place, Usage(device.gpu.nbytes, 0))
+            found[place] = {
+                "name": device.gpu.name,
+                "total": usage.total,
+                "used": usage.used,
+                "others": max(0, usage.used - device.nbytes),
+                "notes": list(self._notes(place)),
+                "simulated": device.driver.simulated,
+                "worker": self._gpus.fillers[place].link.pid,
+            }
+        return found
+
+    def _notes(self, place: str) -> tuple[str, ...]:
+        try:
+            return self._gpus.devices[place].driver.notes(self._gpus.devices[place].gpu.uuid)
+        except TrimsError as error:
+            return (str(error),)
+
+    def _measure(self) -> dict[str, tuple[Usage, int] | TrimsError]:
+        """In a thread: what is used on each GPU, and what of it is ours at most. Ends workers that are idle."""
+        found: dict[str, tuple[Usage, int] | TrimsError] = {}
+        for place, device in self._gpus.devices.items():
+            self._gpus.fillers[place].link.end_if_idle(IDLE)
+            ours = device.nbytes
+            try:
+                usage = device.driver.usage(device.gpu.uuid)
+            except TrimsError as error:
+                found[place] = error
+            else:
+                found[place] = (usage, max(ours, device.nbytes))
+        return found
+
+    def _seen(self, outcome: dict[str, tuple[Usage, int] | TrimsError] | BaseException) -> None:
+        if isinstance(outcome, BaseException):
+            self._executor.write(f"GPUs cannot be measured: {outcome!r}", "warning")
+        else:
+            for place, seen in outcome.items():
+                if isinstance(seen, TrimsError):
+                    self._trouble(place, seen)
+                else:
+                    self._lost.discard(place)
+                    self.usage[place] = seen[0]
+                    self._reserve(place, pressure(*seen, self._gpus.budgets[place]))
+        if not self._closed:
+            self._server.at(time.monotonic() + EVERY, self.look)
+
+    def _trouble(self, place: str, error: TrimsError) -> None:
+        if place not in self._lost:  # once, not every two seconds
+            self._lost.add(place)
+            self._executor.write(f"{place} cannot be measured: {error}", "warning")
+
+    def _reserve(self, place: str, nbytes: int) -> None:
+        if nbytes != self._reserved.get(place, 0):
+            self._reserved[place] = nbytes
+            self._executor.feed(ev.Reserved(place, OTHERS, nbytes))
+            self._executor.write(f"other processes have {format_size(nbytes)} of the budget of {place}", "debug")
+
+    def _buffers(self, place: str) -> Callable[[bool], None]:
+        """Count the host memory that a worker locks while it runs. The call comes from a thread."""
+
+        def told(running: bool) -> None:
+            nbytes = gpu_worker.host_nbytes() if running else 0
+            self._executor.post(lambda: self._executor.feed(ev.Reserved(HOST, f"buffers of {place}", nbytes)))
+
+        return told
+
+
+def pressure(usage: Usage, ours: int, budget: int) -> int:
+    """How many bytes of the budget others have taken: what it is more than what they leave.
+
+    ours: bytes of the used ones that may be ours.
+    """
+    others = max(0, usage.used - ours)
+    return max(0, min(budget, budget - (usage.total - others)))

@@ -1,0 +1,121 @@
+"""The GPUs of a manager: which ones it keeps models on, within which budget, and who fills them.
+
+`gpu.devices` names them; `auto` is every one that can share its memory, and none where there is no driver, which is no
+reason not to serve the host. What was asked for by name has to be there. No context is made: a start touches no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from trims import units
+from trims.config import Config
+from trims.devices import drivers
+from trims.devices.driver import Driver, Gpu
+from trims.devices.gpu import GpuDevice
+from trims.errors import DeviceLost, NoRoom, TrimsError, UsageError
+from trims.places import HOST, gpu_place
+from trims.transfer.gpu_link import GpuLink
+from trims.transfer.to_gpu import GpuFiller
+
+Log = Callable[[str, str], None]
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """By place. why: why there are none, if there are none. driver: None then."""
+
+    driver: Driver | None = None
+    devices: dict[str, GpuDevice] = field(default_factory=dict)
+    budgets: dict[str, int] = field(default_factory=dict)
+    fillers: dict[str, GpuFiller] = field(default_factory=dict)
+    why: str = ""
+
+    @property
+    def sources(self) -> dict[str, tuple[str, ...]]:
+        """Where a load to each may read from instead of the disk: other GPUs that it reaches, then the host."""
+        return {place: (*self._reached(device.gpu), HOST) for place, device in self.devices.items()}
+
+    def _reached(self, gpu: Gpu) -> list[str]:
+        assert self.driver is not None
+        others = [(place, device.gpu) for place, device in self.devices.items() if device.gpu != gpu]
+        return [place for place, other in others if self.driver.reaches(gpu.ordinal, other.ordinal)]
+
+
+def find(config: Config, taken: Mapping[str, int], log: Log) -> Gpus:
+    """The GPUs that this configuration names. taken: bytes by place that other managers may still fill.
+
+    Raises DeviceLost when one that was asked for is not there or cannot share its memory, NoRoom when it has none.
+    """
+    wanted = config.text("gpu.devices").strip()
+    if wanted == "none":
+        return Gpus(why="it was started without GPUs")
+    auto = wanted == "auto"
+    try:
+        driver = drivers.find(config.environ)
+        chosen = list(driver.gpus()) if auto else _named(driver, wanted)
+    except DeviceLost as error:
+        if not auto:
+            raise
+        return Gpus(why=str(error))
+    found = Gpus(driver, why="" if chosen else "the driver shows none")
+    for gpu in chosen:
+        try:
+            budget = _budget(config, driver, gpu, taken.get(gpu_place(gpu.uuid), 0))
+        except TrimsError as error:
+            if not auto:
+                raise
+            log(str(error), "warning")
+            continue
+        place = gpu_place(gpu.uuid)
+        found.devices[place], found.budgets[place] = GpuDevice(driver, gpu), budget
+        found.fillers[place] = GpuFiller(GpuLink(gpu.uuid))
+        for note in driver.notes(gpu.uuid):
+            log(f"{place}: {note}", "info")
+    return found
+
+
+def _named(driver: Driver, text: str) -> list[Gpu]:
+    """The GPUs of a list of numbers and UUIDs (or their beginnings), each once, in that order."""
+    gpus = driver.gpus()
+    chosen: dict[str, Gpu] = {}
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        if word.isdecimal():
+            hits = [gpu for gpu in gpus if gpu.ordinal == int(word)]
+        else:
+            hits = [gpu for gpu in gpus if matches(gpu.uuid, word)]
+        if not hits:
+            there = ", ".join(f"{gpu.ordinal} {gpu.uuid}" for gpu in gpus) or "none"
+            raise DeviceLost(f"there is no GPU {word}", f"the driver shows {there}", "see `nvidia-smi -L`")
+        if len(hits) > 1:
+            raise UsageError(f"{word} is no GPU", "several begin so", ", ".join(gpu.uuid for gpu in hits))
+        chosen[hits[0].uuid] = hits[0]
+    return list(chosen.values())
+
+
+def matches(uuid: str, word: str) -> bool:
+    """Whether `word` is a UUID or its beginning, with or without what says which kind it is of (`GPU-`)."""
+    whole, said = uuid.lower(), word.lower()
+    return whole.startswith(said) or whole.partition("-")[2].startswith(said)
+
+
+def _budget(config: Config, driver: Driver, gpu: Gpu, taken: int) -> int:
+    """Bytes for regions: whole units. A percentage is of what is free now and not promised by other managers."""
+    place = gpu_place(gpu.uuid)
+    if not gpu.shares:
+        raise DeviceLost(
+            f"no models are kept on {place}",
+            f"{gpu.name} cannot share its memory by descriptors",
+            "leave it out with --gpu",
+        )
+    usage = driver.usage(gpu.uuid)
+    free = max(0, usage.total - usage.used - taken)
+    budget = units.parse_size(config.text("budget.gpu"), free) // gpu.granularity * gpu.granularity
+    if not budget or budget > free:
+        raise NoRoom(
+            f"there is no memory for models on {place}",
+            f"{units.format_size(free)} are free, and {units.format_size(budget)} would be the budget",
+            "end what uses it, or set another budget with --gpu-budget",
+        )
+    return budget

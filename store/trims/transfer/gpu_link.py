@@ -1,0 +1,166 @@
+"""The manager's end of a GPU's worker: started when there is something to do, one order at a time, ended when idle.
+
+Calls block, so they are made in threads. A worker that dies costs the order in hand: DeviceLost says how it died, and
+the next order starts another one.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from trims.disk.reader import Cancelled
+from trims.errors import DeviceLost, TrimsError
+from trims.linux import fdpass
+from trims.transfer.gpu_words import LONGEST, Asked, Cancel, Done, Drop, Failed, Step, Task, Work, decode_told, encode
+
+_LOOK = 0.05
+"""Seconds between two looks whether an order is still wanted."""
+_ENDING = 5.0
+"""Seconds for a worker whose socket is closed to end by itself: it unpins its buffers."""
+
+
+class GpuLink:
+    """The worker of the GPU `uuid`, if it runs. running: told with True and False as it starts and ends, in a thread."""
+
+    def __init__(self, uuid: str) -> None:
+        self.uuid = uuid
+        self.running: Callable[[bool], None] = lambda _: None
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._sock: socket.socket | None = None
+        self._used = 0.0
+        self._closed = False
+
+    @property
+    def pid(self) -> int | None:
+        """Of the worker, while it runs."""
+        child = self._child
+        return child.pid if child is not None else None
+
+    def work(
+        self, work: Work, fds: Sequence[int], progress: Callable[[int], None], cancelled: Callable[[], bool]
+    ) -> Done:
+        """Have it done. Raises what the worker reported, DeviceLost when it died, Cancelled."""
+        with self._lock:
+            if self._closed or cancelled():
+                raise Cancelled("the load was cancelled")
+            self._start()
+            return self._exchange(Task(work), fds, progress, cancelled)
+
+    def drop(self, inode: int) -> None:
+        """Have nothing kept of a host region. Waits for the order in hand; a worker that does not run keeps nothing."""
+        with self._lock:
+            if self._child is None:
+                return
+            try:
+                self._exchange(Drop(inode), (), lambda _: None, lambda: False)
+            except TrimsError:
+                self._end()  # with it goes what it kept
+
+    def end_if_idle(self, seconds: float) -> None:
+        """End a worker that has had nothing to do for so long. Never waits for one that has."""
+        if self._child is not None and self._lock.acquire(blocking=False):
+            try:
+                if time.monotonic() >= self._used + seconds:
+                    self._end()
+            finally:
+                self._lock.release()
+
+    def close(self) -> None:
+        """End it for good. An order in hand, which somebody has to cancel, is waited for."""
+        self._closed = True
+        with self._lock:
+            self._end()
+
+    def _start(self) -> None:
+        if self._child is not None and self._child.poll() is not None:
+            self._end()  # it died in between
+        if self._child is not None:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            words = [
+                sys.executable,
+                "-m",
+                "trims.transfer.gpu_worker",
+                "--fd",
+                str(theirs.fileno()),
+                "--gpu",
+                self.uuid,
+            ]
+            try:
+                self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd="/")
+            except OSError as error:
+                ours.close()
+                raise DeviceLost(
+                    f"the worker of {self.uuid} cannot be started", os.strerror(error.errno or 0)
+                ) from None
+        self._sock = ours
+        self.running(True)
+
+    def _end(self) -> None:
+        child, sock, self._child, self._sock = self._child, self._sock, None, None
+        if sock is not None:
+            sock.close()
+        if child is not None:
+            try:
+                child.wait(_ENDING)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+            self.running(False)
+
+    def _exchange(
+        self, message: Asked, fds: Sequence[int], progress: Callable[[int], None], cancelled: Callable[[], bool]
+    ) -> Done:
+        sock = self._sock
+        assert sock is not None
+        asked_off = False
+        try:
+            fdpass.send(sock, encode(message), list(fds))
+            while True:
+                if not asked_off and cancelled():
+                    asked_off = True
+                    sock.send(encode(Cancel()))
+                if not select.select([sock], [], [], _LOOK)[0]:
+                    continue
+                data = sock.recv(LONGEST)
+                told = decode_told(data) if data else None
+                if told is None:
+                    raise self._died()
+                if isinstance(told, Step):
+                    progress(told.done)
+                elif isinstance(told, Failed):
+                    raise told.error()
+                else:
+                    return told
+        except OSError:
+            raise self._last_word(sock) or self._died() from None
+        finally:
+            self._used = time.monotonic()
+
+    def _last_word(self, sock: socket.socket) -> TrimsError | None:
+        """Why a worker ended, if it said so. What it did not read any more is reported by the kernel first."""
+        for _ in range(2):
+            try:
+                data = sock.recv(LONGEST, socket.MSG_DONTWAIT)
+            except OSError:
+                continue
+            told = decode_told(data) if data else None
+            return told.error() if isinstance(told, Failed) else None
+        return None
+
+    def _died(self) -> DeviceLost:
+        child = self._child
+        assert child is not None
+        self._end()
+        status = child.returncode
+        why = f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"
+        return DeviceLost(f"the worker of {self.uuid} died", why, "see `trims logs`, and `nvidia-smi` for the GPU")

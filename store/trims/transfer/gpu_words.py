@@ -1,0 +1,81 @@
+"""What a manager and the worker of one of its GPUs say to each other: one JSON object a packet, descriptors beside it.
+
+The socket is a pair that the manager made, so each trusts the other; the manager's closing it ends the worker.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from trims.errors import TrimsError, rebuild
+
+
+class Work(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Fill a region, or (`check`) read one back. Its slabs' descriptors come along, then those of what it is filled from.
+
+    container, sidecar: paths. host: bytes of the host region to copy from, and its inode. peer: UUID of the GPU to copy
+    from, and the sizes of the slabs there.
+    """
+
+    slabs: list[int]
+    container: str
+    sidecar: str
+    check: bool = False
+    host: tuple[int, int] | None = None
+    peer: str = ""
+    peer_slabs: list[int] = []
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel", tag_field="do"):
+    """The work in hand is not wanted any more: end it soon. It is answered all the same."""
+
+
+class Drop(msgspec.Struct, frozen=True, tag="drop", tag_field="do"):
+    """Keep nothing of the host region with this inode. Answered with Done."""
+
+    inode: int
+
+
+class Task(msgspec.Struct, frozen=True, tag="work", tag_field="do"):
+    """Work to do; one at a time."""
+
+    work: Work
+
+
+class Step(msgspec.Struct, frozen=True, tag="step", tag_field="do"):
+    """So many bytes are done. At most ten a second."""
+
+    done: int
+
+
+class Done(msgspec.Struct, frozen=True, tag="done", tag_field="do", omit_defaults=True):
+    """It is done. damaged: what a check found. way: what it was filled from, for the log."""
+
+    damaged: list[str] = []
+    way: str = ""
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="do"):
+    """It is not; the fields of a TrimsError."""
+
+    code: str
+    what: str
+    why: str = ""
+    hint: str = ""
+    details: dict[str, object] = {}
+
+    @classmethod
+    def of(cls, error: TrimsError) -> Failed:
+        return cls(error.code, error.what, error.why, error.hint, error.details)
+
+    def error(self) -> TrimsError:
+        return rebuild(self.code, self.what, self.why, self.hint, self.details)
+
+
+Asked = Task | Cancel | Drop
+Told = Step | Done | Failed
+LONGEST = 1 << 16
+"""Bytes of one packet at most: two paths, and the names of what is damaged, cut to fit."""
+encode = msgspec.json.encode
+decode_asked = msgspec.json.Decoder(Asked).decode
+decode_told = msgspec.json.Decoder(Told).decode

@@ -1,0 +1,142 @@
+"""What a GPU's worker does: fill a range from a container, from host memory or from another GPU, and read it back.
+
+From the disk, pieces are read and checked into page-locked buffers and copied from there, so disk, digest and bus work
+at the same time. Host regions are sealed and were checked on their way in: they are copied through the same buffers, or
+straight from where they are once they are registered (`trims.transfer.registry`). Another GPU's memory is copied across where the
+hardware can.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Iterator
+
+from xxhash import xxh3_128_hexdigest
+
+from trims.disk.parts import CONTAINER, parts_of_piece
+from trims.disk.reader import pour
+from trims.disk.sidecar import Sidecar
+from trims.transfer.bounce import Bounce, Slot, Upload
+from trims.transfer.gpu_range import GpuRange
+
+Step = Callable[[int], None]
+"""Called with the bytes done so far; raises Cancelled to end the work."""
+STRIDE = 64 << 20
+"""Bytes of one copy where no buffer bounds it: large enough for full speed, small enough to be cancelled soon."""
+
+
+def from_disk(bounce: Bounce, to: GpuRange, path: str, sidecar: Sidecar, step: Step) -> None:
+    """Fill from a container. Raises Damaged, Cancelled, NoSuchModel, DeviceLost."""
+    try:
+        pour(path, sidecar, Upload(bounce, to.address), threads=bounce.threads, progress=step)
+    finally:
+        bounce.drain()
+
+
+def from_host(bounce: Bounce, to: GpuRange, address: int, nbytes: int, step: Step) -> None:
+    """Fill from a host region that is mapped at `address`, through the buffers. Raises Cancelled, DeviceLost."""
+    driver, ordinal, pairs = bounce.driver, bounce.ordinal, bounce.pairs()
+    copying = _Shared(range(0, nbytes, bounce.piece))
+
+    def work() -> None:
+        slots = pairs.pop()  # one step: threads need no lock for it
+        for start in copying:
+            size = min(bounce.piece, nbytes - start)
+            slot = next(slots).ready()
+            ctypes.memmove(slot.address, address + start, size)  # without the interpreter's lock
+            driver.copy_in(ordinal, to.address + start, slot.address, size, slot.stream)
+            copying.did(size, step)
+
+    try:
+        copying.run(work, bounce.threads)
+    finally:
+        bounce.drain()
+
+
+def from_registered(bounce: Bounce, to: GpuRange, address: int, nbytes: int, step: Step) -> None:
+    """Fill from host memory that is registered, without a copy on the way. Raises Cancelled, DeviceLost."""
+    driver, ordinal = bounce.driver, bounce.ordinal
+    _in_strides(
+        bounce, nbytes, step, lambda at, size, on: driver.copy_in(ordinal, to.address + at, address + at, size, on)
+    )
+
+
+def from_peer(bounce: Bounce, to: GpuRange, source: GpuRange, nbytes: int, step: Step) -> None:
+    """Fill from another GPU's memory. Raises Cancelled, DeviceLost."""
+    driver, ordinal = bounce.driver, bounce.ordinal
+    _in_strides(
+        bounce,
+        nbytes,
+        step,
+        lambda at, size, on: driver.copy_across(ordinal, to.address + at, source.address + at, size, on),
+    )
+
+
+def _in_strides(bounce: Bounce, nbytes: int, step: Step, copy: Callable[[int, int, int], None]) -> None:
+    """Copy stride by stride, two on their way at a time."""
+    slots = bounce.pairs()[0]
+    try:
+        for start in range(0, nbytes, STRIDE):
+            slot = next(slots).ready()
+            copy(start, min(STRIDE, nbytes - start), slot.stream)
+            step(start)
+    finally:
+        bounce.drain()
+    step(nbytes)
+
+
+def damage(bounce: Bounce, there: GpuRange, sidecar: Sidecar, step: Step) -> list[str]:
+    """The names of the parts whose bytes on the GPU are not what they should be, by the digests of the pieces."""
+    found: dict[str, None] = {}
+    slots = bounce.pairs()[0]
+    for index, digest in enumerate(sidecar.pieces):
+        start, nbytes = sidecar.piece(index)
+        slot: Slot = next(slots)
+        bounce.driver.copy_out(bounce.ordinal, slot.address, there.address + start, nbytes, slot.stream)
+        slot.ready()
+        if xxh3_128_hexdigest(slot.view[:nbytes]) != digest:
+            found.update(dict.fromkeys([part.name for part in parts_of_piece(sidecar, index)] or [CONTAINER]))
+        step(start + nbytes)
+    return list(found)
+
+
+class _Shared:
+    """Work that several threads take from one list; the first failure ends it."""
+
+    def __init__(self, items: range) -> None:
+        self._items = iter(items)
+        self._lock = threading.Lock()
+        self._done = 0
+        self._failure: BaseException | None = None
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            with self._lock:
+                if self._failure is not None or (item := next(self._items, None)) is None:
+                    return
+            yield item
+
+    def did(self, nbytes: int, step: Step) -> None:
+        with self._lock:
+            self._done += nbytes
+            step(self._done)
+
+    def run(self, work: Callable[[], None], threads: int) -> None:
+        """In this thread and `threads` - 1 others. Raises the first failure."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:
+                with self._lock:
+                    self._failure = self._failure or error
+
+        others = [threading.Thread(target=guarded, name="trims-copy") for _ in range(threads - 1)]
+        for other in others:
+            other.start()
+        guarded()
+        for other in others:
+            other.join()
+        if self._failure is not None:
+            raise self._failure

@@ -1,0 +1,169 @@
+"""The worker of one GPU: a process that has a context there, so that the manager has none.
+
+`python -m trims.transfer.gpu_worker --fd N --gpu UUID`. It fills regions that the manager allocated, on its order, and
+ends when the socket closes; its context's memory, half a gigabyte on a large GPU, comes back then. Should it die, or
+the GPU fault under it, the load in hand fails and the manager serves on.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+
+from trims.devices import drivers
+from trims.devices.driver import Driver, Gpu
+from trims.disk.reader import Cancelled
+from trims.disk.sidecar import PIECE, read_sidecar
+from trims.errors import Damaged, DeviceLost, TrimsError
+from trims.linux import atomic, fdpass
+from trims.transfer import gpu_work
+from trims.transfer.bounce import Bounce
+from trims.transfer.gpu_range import GpuRange
+from trims.transfer.gpu_words import LONGEST, Cancel, Done, Drop, Failed, Step, Task, Told, Work, decode_asked, encode
+from trims.transfer.registry import Registry
+
+THREADS = min(8, max(2, len(os.sched_getaffinity(0)) // 2))
+"""Threads that read, or copy into the buffers: the other cores are for those who compute."""
+TELLING = 0.1
+"""Seconds between two reports of progress."""
+Packet = tuple[Task | Drop, list[int]]
+
+
+def host_nbytes() -> int:
+    """Bytes of host memory that a worker locks for its buffers."""
+    return 2 * THREADS * PIECE
+
+
+class Worker:
+    """Does what comes, in order; what is to end the work in hand overtakes it."""
+
+    def __init__(self, driver: Driver, gpu: Gpu, sock: socket.socket) -> None:
+        self._driver, self._gpu, self._sock = driver, gpu, sock
+        self._packets: queue.SimpleQueue[Packet | None] = queue.SimpleQueue()
+        self._unwanted = threading.Event()
+        self._told = 0.0
+
+    def run(self) -> None:
+        """Until the manager closes the socket. Raises DeviceLost, NoRoom when the GPU cannot be used at all."""
+        ordinal = self._gpu.ordinal
+        self._driver.open(ordinal)
+        bounce = Bounce(self._driver, ordinal, THREADS, PIECE)
+        registry = Registry(self._driver, ordinal, self._gpu.reads_registered)
+        threading.Thread(target=self._listen, name="trims-listen", daemon=True).start()
+        while (packet := self._packets.get()) is not None:
+            message, fds = packet
+            try:
+                self._tell(self._answer(message, fds, bounce, registry))
+            finally:
+                fdpass.close_all(fds)
+        registry.close()
+        bounce.close()
+        self._driver.close(ordinal)
+
+    def _listen(self) -> None:
+        """In a thread of its own, so that a cancel is heard while work goes on."""
+        while True:
+            try:
+                data, fds = fdpass.receive(self._sock, LONGEST, fdpass.MOST_FDS)
+            except OSError:
+                data, fds = b"", []
+            if not data:
+                self._unwanted.set()
+                self._packets.put(None)
+                return
+            message = decode_asked(data)
+            if isinstance(message, Cancel):
+                self._unwanted.set()
+            else:
+                if isinstance(message, Task):
+                    self._unwanted.clear()  # an order comes after the answer to the one before
+                self._packets.put((message, fds))
+
+    def _answer(self, message: Task | Drop, fds: list[int], bounce: Bounce, registry: Registry) -> Done | Failed:
+        try:
+            if isinstance(message, Drop):
+                registry.drop(message.inode)
+                return Done()
+            return self._work(message.work, fds, bounce, registry)
+        except TrimsError as error:
+            return Failed.of(error)
+        except OSError as error:
+            return Failed.of(atomic.translate(error, "loading to a GPU"))
+        except MemoryError:
+            return Failed.of(TrimsError("loading to a GPU failed", "its worker has no memory left"))
+
+    def _work(self, work: Work, fds: list[int], bounce: Bounce, registry: Registry) -> Done:
+        ours, others = fds[: len(work.slabs)], fds[len(work.slabs) :]
+        sidecar = read_sidecar(work.sidecar)
+        with GpuRange(self._driver, self._gpu.ordinal, ours, work.slabs, write=not work.check) as there:
+            if work.check:
+                found = gpu_work.damage(bounce, there, sidecar, self._step)
+                return Done(found[:100], "gpu")
+            if work.peer and self._reaches(work.peer):
+                with GpuRange(self._driver, self._gpu.ordinal, others, work.peer_slabs, write=False) as source:
+                    gpu_work.from_peer(bounce, there, source, sidecar.span_nbytes, self._step)
+                return Done(way="gpu")
+            if work.host is not None:
+                return Done(way=self._from_host(work.host, others[0], there, sidecar.span_nbytes, bounce, registry))
+            gpu_work.from_disk(bounce, there, work.container, sidecar, self._step)
+            return Done(way="disk")
+
+    def _from_host(
+        self, host: tuple[int, int], fd: int, there: GpuRange, span: int, bounce: Bounce, registry: Registry
+    ) -> str:
+        nbytes, inode = host
+        region = registry.mapped(fd, inode, nbytes)
+        if region.registered:
+            gpu_work.from_registered(bounce, there, region.address, span, self._step)
+            return "registered host memory"
+        gpu_work.from_host(bounce, there, region.address, span, self._step)
+        registry.register(inode)
+        return "host"
+
+    def _reaches(self, uuid: str) -> bool:
+        other = next((gpu for gpu in self._driver.gpus() if gpu.uuid == uuid), None)
+        return other is not None and self._driver.reaches(self._gpu.ordinal, other.ordinal)
+
+    def _step(self, done: int) -> None:
+        """After each part. In any thread, one at a time."""
+        if self._unwanted.is_set():
+            raise Cancelled("the load was cancelled")
+        now = time.monotonic()
+        if now >= self._told + TELLING:
+            self._told = now
+            self._tell(Step(done))
+
+    def _tell(self, message: Told) -> None:
+        try:
+            self._sock.send(encode(message))
+        except OSError:
+            self._unwanted.set()  # nobody is there any more
+
+
+def main(arguments: list[str]) -> int:
+    """0 when the manager ended it; else the reason was its last word."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the manager's terminal is the manager's to heed
+    sock = socket.socket(fileno=int(arguments[arguments.index("--fd") + 1]))
+    uuid = arguments[arguments.index("--gpu") + 1]
+    try:
+        driver = drivers.find()
+        gpu = next((gpu for gpu in driver.gpus() if gpu.uuid == uuid), None)
+        if gpu is None:
+            raise DeviceLost(f"there is no GPU {uuid}", "the worker's driver does not show it", "see `nvidia-smi`")
+        Worker(driver, gpu, sock).run()
+    except (TrimsError, Damaged) as error:
+        try:
+            sock.send(encode(Failed.of(error)))
+        except OSError:
+            pass
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,77 @@
+"""Filling regions of a GPU: the worker copies the span, this process keeps the tail on the host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from trims.devices.base import Region
+from trims.devices.gpu import GpuRegion
+from trims.disk.parts import parts
+from trims.disk.reader import read_blob
+from trims.places import gpu_of
+from trims.transfer.base import Progress, Source
+from trims.transfer.gpu_link import GpuLink
+from trims.transfer.gpu_words import Work
+
+
+class GpuFiller:
+    """Fills by way of one GPU's worker: from where the model is already, else from the store."""
+
+    def __init__(self, link: GpuLink) -> None:
+        self.link = link
+        self._copied: set[int] = set()  # inodes of the host regions that the worker may have mapped
+
+    def fill(self, region: Region, source: Source, progress: Progress, cancelled: Callable[[], bool]) -> int:
+        assert isinstance(region, GpuRegion)
+        work, fds = self._work(region, source)
+        self.link.work(work, [*region.fds, *fds], progress, cancelled)
+        start = tail_of(source)
+        region.keep_tail(tail(source, start))
+        region.seal()
+        return start
+
+    def check(self, fds: list[int], slabs: tuple[int, ...], source: Source, cancelled: Callable[[], bool]) -> list[str]:
+        """The names of the parts that are not on the GPU what they should be. Raises DeviceLost, Cancelled."""
+        work = Work(list(slabs), source.container, source.sidecar_path, check=True)
+        return self.link.work(work, fds, lambda _: None, cancelled).damaged
+
+    def forget(self, region: Region) -> None:
+        if not self._copied or isinstance(region, GpuRegion):
+            return
+        inode = os.fstat(region.export()).st_ino
+        if inode in self._copied:
+            self._copied.discard(inode)
+            self.link.drop(inode)
+
+    def close(self) -> None:
+        self.link.close()
+
+    def _work(self, region: GpuRegion, source: Source) -> tuple[Work, list[int]]:
+        """The order, and the descriptors of what the region is filled from."""
+        files = (list(region.slabs), source.container, source.sidecar_path)
+        there = source.region
+        if isinstance(there, GpuRegion):
+            return Work(*files, peer=gpu_of(there.place), peer_slabs=list(there.slabs)), there.fds
+        if there is not None:
+            inode = os.fstat(there.export()).st_ino
+            self._copied.add(inode)
+            return Work(*files, host=(there.nbytes, inode)), [there.export()]
+        return Work(*files), []
+
+
+def tail_of(source: Source) -> int:
+    """Where in the span what is no tensor begins: the graph and the files, or its end."""
+    layout = source.sidecar.manifest.layout
+    blobs = [*([layout.graph] if layout.graph else []), *layout.files.values()]
+    return min((offset for offset, _ in blobs), default=source.span)
+
+
+def tail(source: Source, start: int) -> bytes:
+    """The bytes of the region from `start` to the end of its table, verified. Raises Damaged, NoSuchModel."""
+    data = bytearray(source.span - start)
+    for part in parts(source.sidecar.manifest):
+        if not part.dtype:
+            at = part.offset - start
+            data[at : at + part.nbytes] = read_blob(source.container, source.sidecar, part.name)
+    return bytes(data) + source.table
