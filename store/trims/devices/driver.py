@@ -132,7 +132,7 @@ class Driver(ABC):
 
     @abstractmethod
     def register(self, ordinal: int, address: int, nbytes: int) -> None:
-        """Page-lock host memory that is mapped already, maybe read-only, for copies to an open GPU. Takes 0.1 s a GB."""
+        """Page-lock host memory that is mapped already, maybe read-only, for copies to an open GPU. It takes time."""
 
     @abstractmethod
     def unregister(self, ordinal: int, address: int) -> None:
