@@ -1,7 +1,8 @@
 """One client's connection: what arrives is decoded, what is to go out waits its turn; no call here ever blocks.
 
-A client is sent the descriptors of one answer at a time: until the kernel says that it has taken what was sent, everything after it
-waits. So a client that does not read can hold those of one answer in flight, not the user's whole allowance of them.
+A client is sent the descriptors of one answer at a time: until the kernel says that it has taken what was sent,
+everything after it waits. So a client that does not read can hold those of one answer in flight, not the user's whole
+allowance of them.
 """
 
 from __future__ import annotations

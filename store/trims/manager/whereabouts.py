@@ -1,7 +1,7 @@
 """Which place a request means: `gpu` is any GPU, and the beginning of a UUID is as good as all of it.
 
-`gpu` is chosen for a model: where it is, or is on its way to, else where most room is. A request that names no model has
-to say which GPU it means, unless there is only one.
+`gpu` is chosen for a model: where it is, or is on its way to, else where most room is. A request that names no model
+has to say which GPU it means, unless there is only one.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from trims.residency.events import Key
 class Load:
     """Bring a residency's bytes into its place; answer with Loaded or LoadFailed of the same `load` number.
 
-    source: another place where the same bytes are resident, and stay so until the answer; "" when they are on disk alone.
+    source: another place where the same bytes are resident, and stay so until the answer; "" means the disk.
     """
 
     key: Key

@@ -27,7 +27,7 @@ _ENDING = 5.0
 
 
 class GpuLink:
-    """The worker of the GPU `uuid`, if it runs. running: told with True and False as it starts and ends, in a thread."""
+    """The worker of the GPU `uuid`, if it runs. running: told, in a thread, that it has started (True) or ended."""
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid

@@ -5,13 +5,15 @@ The socket is a pair that the manager made, so each trusts the other; the manage
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from trims.errors import TrimsError, rebuild
 
 
 class Work(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Fill a region, or (`check`) read one back. Its slabs' descriptors come along, then those of what it is filled from.
+    """Fill a region, or (`check`) read one back. Its slabs' descriptors come along, then those of what to copy from.
 
     container, sidecar: paths. host: bytes of the host region to copy from, and its inode. peer: UUID of the GPU to copy
     from, and the sizes of the slabs there.
@@ -77,5 +79,5 @@ Told = Step | Done | Failed
 LONGEST = 1 << 16
 """Bytes of one packet at most: two paths, and the names of what is damaged, cut to fit."""
 encode = msgspec.json.encode
-decode_asked = msgspec.json.Decoder(Asked).decode
-decode_told = msgspec.json.Decoder(Told).decode
+decode_asked: Callable[[bytes], Asked] = msgspec.json.Decoder(Asked).decode
+decode_told: Callable[[bytes], Told] = msgspec.json.Decoder(Told).decode

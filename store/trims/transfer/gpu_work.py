@@ -2,8 +2,8 @@
 
 From the disk, pieces are read and checked into page-locked buffers and copied from there, so disk, digest and bus work
 at the same time. Host regions are sealed and were checked on their way in: they are copied through the same buffers, or
-straight from where they are once they are registered (`trims.transfer.registry`). Another GPU's memory is copied across where the
-hardware can.
+straight from where they are once they are registered (`trims.transfer.registry`). Another GPU's memory is copied
+across where the hardware can.
 """
 
 from __future__ import annotations
