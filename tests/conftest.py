@@ -19,10 +19,12 @@ from typing import Any
 import pytest
 from helpers import capabilities, leaks
 from helpers import models as model_files
+from helpers.gpus import Gpus
 from hypothesis import settings
 
 from trims import config
 from trims.client.control import Control
+from trims.devices import simulated
 from trims.errors import ManagerNotRunning
 from trims.linux import process
 
@@ -136,6 +138,14 @@ def runtime(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
         names = ", ".join(leaks.describe(pid) for pid in left)
         leaks.kill(left)
         pytest.fail(f"a manager was left running: {names}", pytrace=False)
+
+
+@pytest.fixture
+def gpus(home: Path, monkeypatch: pytest.MonkeyPatch) -> Gpus:
+    """Two simulated GPUs of 64 MiB each, for this process and those it starts from now on."""
+    directory = simulated.make(str(home / "gpus"), gpus=2, nbytes=64 << 20)
+    monkeypatch.setenv("TRIMS_SIMULATED_GPUS", directory)
+    return Gpus(directory)
 
 
 @pytest.fixture

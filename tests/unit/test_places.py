@@ -11,7 +11,7 @@ def test_places(place: str) -> None:
     assert parse_place(f" {place} ") == place
 
 
-@pytest.mark.parametrize("text", ["", "gpu", "gpu:", "ram", "Host", "gpu:a b", "gpu:" + "x" * 65, "gpu:a\nb"])
+@pytest.mark.parametrize("text", ["", "gpu:", "ram", "Host", "gpu:a b", "gpu:" + "x" * 65, "gpu:a\nb"])
 def test_what_is_no_place(text: str) -> None:
     with pytest.raises(UsageError):
         parse_place(text)

@@ -76,10 +76,10 @@ class GpuRegion(Region):
 
 
 class GpuDevice(Device):
-    """One GPU. Knows no budget: who allocates has planned."""
+    """One GPU. Knows no budget: who allocates has planned. slab: bytes of a slab at most."""
 
-    def __init__(self, driver: Driver, gpu: Gpu) -> None:
-        self.driver, self.gpu = driver, gpu
+    def __init__(self, driver: Driver, gpu: Gpu, slab: int = slabs.SLAB) -> None:
+        self.driver, self.gpu, self._slab = driver, gpu, slab
         self.place = gpu_place(gpu.uuid)
         self._lock = threading.Lock()
         self._regions: set[GpuRegion] = set()
@@ -95,9 +95,9 @@ class GpuDevice(Device):
         return slabs.padded(span, self.gpu.granularity)
 
     def allocate(self, name: str, nbytes: int) -> GpuRegion:
-        sizes = slabs.cut(nbytes, self.gpu.granularity)
+        sizes = slabs.cut(nbytes, self.gpu.granularity, self._slab)
         if len(sizes) > MOST_SLABS:
-            most = format_size(MOST_SLABS * slabs.SLAB)
+            most = format_size(MOST_SLABS * self._slab)
             raise NoRoom(f"no region of {format_size(nbytes)} on {self.place}", f"one can have {most} at most")
         handles: list[int] = []
         fds: list[int] = []

@@ -63,17 +63,11 @@ class GpuWatch:
                 "total": usage.total,
                 "used": usage.used,
                 "others": max(0, usage.used - device.nbytes),
-                "notes": list(self._notes(place)),
+                "notes": list(self._gpus.notes[place]),
                 "simulated": device.driver.simulated,
                 "worker": self._gpus.fillers[place].link.pid,
             }
         return found
-
-    def _notes(self, place: str) -> tuple[str, ...]:
-        try:
-            return self._gpus.devices[place].driver.notes(self._gpus.devices[place].gpu.uuid)
-        except TrimsError as error:
-            return (str(error),)
 
     def _measure(self) -> dict[str, tuple[Usage, int] | TrimsError]:
         """In a thread: what is used on each GPU, and what of it is ours at most. Ends workers that are idle."""

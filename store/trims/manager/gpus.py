@@ -24,12 +24,13 @@ Log = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Gpus:
-    """By place. why: why there are none, if there are none. driver: None then."""
+    """By place. notes: what an operator should know. why: why there are none, if there are none. driver: None then."""
 
     driver: Driver | None = None
     devices: dict[str, GpuDevice] = field(default_factory=dict)
     budgets: dict[str, int] = field(default_factory=dict)
     fillers: dict[str, GpuFiller] = field(default_factory=dict)
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     why: str = ""
 
     @property
@@ -71,7 +72,8 @@ def find(config: Config, taken: Mapping[str, int], log: Log) -> Gpus:
         place = gpu_place(gpu.uuid)
         found.devices[place], found.budgets[place] = GpuDevice(driver, gpu), budget
         found.fillers[place] = GpuFiller(GpuLink(gpu.uuid))
-        for note in driver.notes(gpu.uuid):
+        found.notes[place] = driver.notes(gpu.uuid)
+        for note in found.notes[place]:
             log(f"{place}: {note}", "info")
     return found
 

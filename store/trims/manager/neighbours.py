@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from trims import units
@@ -67,22 +67,21 @@ def _neighbour(pid: int, budgets: dict[str, tuple[int, int]]) -> Neighbour:
     return Neighbour(pid, budgets.get(HOST, (0, 0))[0], gpus)
 
 
-def gpus_taken(config: Config, own: RuntimePaths) -> dict[str, int]:
+def gpus_taken(neighbours: Iterable[Neighbour]) -> dict[str, int]:
     """Bytes of each GPU that are free now and that other managers may still fill."""
     taken: Counter[str] = Counter()
-    for neighbour in living(config, own):
+    for neighbour in neighbours:
         taken.update(neighbour.gpus)
     return dict(taken)
 
 
-def host_budget(config: Config, own: RuntimePaths, log: Log) -> int:
+def host_budget(config: Config, neighbours: Sequence[Neighbour], log: Log) -> int:
     """Our budget of host memory, in bytes. A percentage is of what the neighbours leave.
 
     Raises NoRoom when they leave nothing, or less than a size that was asked for.
     """
     text = config.text("budget.host")
     memory = process.memory_limit()
-    neighbours = living(config, own)
     if not neighbours:
         return units.parse_size(text, memory)
     taken = sum(neighbour.host for neighbour in neighbours)

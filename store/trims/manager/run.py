@@ -73,8 +73,9 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
     _check_store(store, doors.system)
     for key in ("budget.host", "budget.gpu", "budget.spare", "budget.pin_cap", "quota.leased", "quota.pinned"):
         config[key]  # a bad one is named with where it is from
-    found = gpus.find(config, neighbours.gpus_taken(config, paths), log.write)
-    budgets = {HOST: neighbours.host_budget(config, paths, log.write), **found.budgets}
+    others = neighbours.living(config, paths)
+    found = gpus.find(config, neighbours.gpus_taken(others), log.write)
+    budgets = {HOST: neighbours.host_budget(config, others, log.write), **found.budgets}
     spare = _spare(config, budgets[HOST])
     policy, min_resident = policies.make(config["residency.policy"]), config["residency.min_resident"]
     cap = {place: units.parse_size(config.text("budget.pin_cap"), budget) for place, budget in budgets.items()}

@@ -18,7 +18,20 @@ from collections.abc import Callable, Sequence
 from trims.disk.reader import Cancelled
 from trims.errors import DeviceLost, TrimsError
 from trims.linux import fdpass
-from trims.transfer.gpu_words import LONGEST, Asked, Cancel, Done, Drop, Failed, Step, Task, Work, decode_told, encode
+from trims.transfer.gpu_words import (
+    LONGEST,
+    Asked,
+    Cancel,
+    Done,
+    Drop,
+    Failed,
+    Ready,
+    Step,
+    Task,
+    Work,
+    decode_told,
+    encode,
+)
 
 _LOOK = 0.05
 """Seconds between two looks whether an order is still wanted."""
@@ -51,7 +64,7 @@ class GpuLink:
         with self._lock:
             if self._closed or cancelled():
                 raise Cancelled("the load was cancelled")
-            self._start()
+            self._start(cancelled)
             return self._exchange(Task(work), fds, progress, cancelled)
 
     def drop(self, inode: int) -> None:
@@ -79,7 +92,8 @@ class GpuLink:
         with self._lock:
             self._end()
 
-    def _start(self) -> None:
+    def _start(self, cancelled: Callable[[], bool]) -> None:
+        """See that a worker runs that can use the GPU. Raises what it says if it cannot."""
         if self._child is not None and self._child.poll() is not None:
             self._end()  # it died in between
         if self._child is not None:
@@ -104,6 +118,11 @@ class GpuLink:
                 ) from None
         self._sock = ours
         self.running(True)
+        try:
+            self._hear(lambda _: None, cancelled)
+        except TrimsError:
+            self._end()
+            raise
 
     def _end(self) -> None:
         child, sock, self._child, self._sock = self._child, self._sock, None, None
@@ -122,29 +141,37 @@ class GpuLink:
     ) -> Done:
         sock = self._sock
         assert sock is not None
-        asked_off = False
         try:
             fdpass.send(sock, encode(message), list(fds))
-            while True:
-                if not asked_off and cancelled():
-                    asked_off = True
-                    sock.send(encode(Cancel()))
-                if not select.select([sock], [], [], _LOOK)[0]:
-                    continue
-                data = sock.recv(LONGEST)
-                told = decode_told(data) if data else None
-                if told is None:
-                    raise self._died()
-                if isinstance(told, Step):
-                    progress(told.done)
-                elif isinstance(told, Failed):
-                    raise told.error()
-                else:
-                    return told
+            told = self._hear(progress, cancelled)
         except OSError:
             raise self._last_word(sock) or self._died() from None
         finally:
             self._used = time.monotonic()
+        assert isinstance(told, Done)
+        return told
+
+    def _hear(self, progress: Callable[[int], None], cancelled: Callable[[], bool]) -> Done | Ready:
+        """The worker's next word that is no progress. Raises what it reports, DeviceLost when it died, OSError."""
+        sock = self._sock
+        assert sock is not None
+        asked_off = False
+        while True:
+            if not asked_off and cancelled():
+                asked_off = True
+                sock.send(encode(Cancel()))
+            if not select.select([sock], [], [], _LOOK)[0]:
+                continue
+            data = sock.recv(LONGEST)
+            if not data:
+                raise self._died()
+            told = decode_told(data)
+            if isinstance(told, Step):
+                progress(told.done)
+            elif isinstance(told, Failed):
+                raise told.error()
+            else:
+                return told
 
     def _last_word(self, sock: socket.socket) -> TrimsError | None:
         """Why a worker ended, if it said so. What it did not read any more is reported by the kernel first."""
@@ -159,8 +186,7 @@ class GpuLink:
 
     def _died(self) -> DeviceLost:
         child = self._child
-        assert child is not None
         self._end()
-        status = child.returncode
+        status = child.returncode if child is not None else 0
         why = f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"
         return DeviceLost(f"the worker of {self.uuid} died", why, "see `trims logs`, and `nvidia-smi` for the GPU")

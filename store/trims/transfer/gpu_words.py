@@ -44,6 +44,10 @@ class Task(msgspec.Struct, frozen=True, tag="work", tag_field="do"):
     work: Work
 
 
+class Ready(msgspec.Struct, frozen=True, tag="ready", tag_field="do"):
+    """The worker's first word: it can use the GPU. Failed is its first, and last, when it cannot."""
+
+
 class Step(msgspec.Struct, frozen=True, tag="step", tag_field="do"):
     """So many bytes are done. At most ten a second."""
 
@@ -75,7 +79,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="do"):
 
 
 Asked = Task | Cancel | Drop
-Told = Step | Done | Failed
+Told = Ready | Step | Done | Failed
 LONGEST = 1 << 16
 """Bytes of one packet at most: two paths, and the names of what is damaged, cut to fit."""
 encode = msgspec.json.encode

@@ -19,12 +19,25 @@ from trims.devices import drivers
 from trims.devices.driver import Driver, Gpu
 from trims.disk.reader import Cancelled
 from trims.disk.sidecar import PIECE, read_sidecar
-from trims.errors import Damaged, DeviceLost, TrimsError
+from trims.errors import DeviceLost, TrimsError
 from trims.linux import atomic, fdpass
 from trims.transfer import gpu_work
 from trims.transfer.bounce import Bounce
 from trims.transfer.gpu_range import GpuRange
-from trims.transfer.gpu_words import LONGEST, Cancel, Done, Drop, Failed, Step, Task, Told, Work, decode_asked, encode
+from trims.transfer.gpu_words import (
+    LONGEST,
+    Cancel,
+    Done,
+    Drop,
+    Failed,
+    Ready,
+    Step,
+    Task,
+    Told,
+    Work,
+    decode_asked,
+    encode,
+)
 from trims.transfer.registry import Registry
 
 THREADS = min(8, max(2, len(os.sched_getaffinity(0)) // 2))
@@ -55,6 +68,7 @@ class Worker:
         bounce = Bounce(self._driver, ordinal, THREADS, PIECE)
         registry = Registry(self._driver, ordinal, self._gpu.reads_registered)
         threading.Thread(target=self._listen, name="trims-listen", daemon=True).start()
+        self._tell(Ready())
         while (packet := self._packets.get()) is not None:
             message, fds = packet
             try:
@@ -156,7 +170,7 @@ def main(arguments: list[str]) -> int:
         if gpu is None:
             raise DeviceLost(f"there is no GPU {uuid}", "the worker's driver does not show it", "see `nvidia-smi`")
         Worker(driver, gpu, sock).run()
-    except (TrimsError, Damaged) as error:
+    except TrimsError as error:
         try:
             sock.send(encode(Failed.of(error)))
         except OSError:
