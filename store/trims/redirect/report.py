@@ -81,12 +81,12 @@ def native(known: Known | None, framework: str, seconds: float, path: str) -> No
     )  # fmt: skip
 
 
-def fell_back(path: str, framework: str, why: str, known: Known | None) -> None:
-    """A load that is going to be native."""
-    if known is None:
+def fell_back(path: str, framework: str, why: str, known: Known | None, outcome: str = "native") -> None:
+    """A load that is going to be native, or is refused."""
+    if known is None and outcome == "native":
         totals().native += 1  # others are counted by `native`, when they have been measured
     _add(
-        "fallback", path=path, framework=framework, outcome="native", model=known and known.ref,
+        "fallback", path=path, framework=framework, outcome=outcome, model=known and known.ref,
         id=known and known.model, why=why,
     )  # fmt: skip
 
