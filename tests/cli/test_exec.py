@@ -275,6 +275,18 @@ def test_fallback_fail_raises_and_exits_with_125(world: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "not-redirected\n")
 
 
+def test_a_process_below_the_program_ends_as_the_program_does(world: Path) -> None:
+    """Its loads are in the report, a refused one is its exit code, and of a process without loads no word is said."""
+    report = world / "report"
+    redirecting.archive(world / "new.npz", seed=3)
+    script = f"{sys.executable} app.py m.npz; {sys.executable} app.py new.npz; echo $?; {sys.executable} app.py; true"
+    done = execute("--fallback", "fail", "--report", report, "sh", "-c", script, cwd=world)
+    assert (done.returncode, done.stdout.split()) == (0, [redirecting.total(world / "m.npz"), "125"])
+    assert [(end["redirected"], end["native"]) for end in redirecting.lines(report, "process")] == [(1, 0), (0, 0)]
+    (refused,) = redirecting.lines(report, "fallback")
+    assert refused["outcome"] == "refused" and refused["path"] == str(world / "new.npz")
+
+
 def test_require_sees_every_process_and_nothing_less(world: Path) -> None:
     (world / "outer.py").write_text("import subprocess, sys\nsubprocess.run([sys.executable, *sys.argv[1:]])\n")
     done = execute("--require", "m", sys.executable, "outer.py", "app.py", "m.npz", cwd=world)

@@ -26,7 +26,7 @@ WAYS: dict[str, Callable[[], Any]] = {}
 NATIVE = {
     "custom operators", "dimensions", "an entry that is not known", "its own initializer", "optimised model saved",
     "changed", "ORT format", "no file", "no model", "bytes that are no model", "no path", "no options", "no provider",
-    "a provider that is not here", "options of a session", "options from the model",
+    "options of a session", "options from the model",
 }  # fmt: skip
 """Those that are made natively under trims as well."""
 
@@ -125,6 +125,9 @@ way("no path")(lambda: ort.InferenceSession(5))  # type: ignore[arg-type]
 way("no options")(lambda: ort.InferenceSession(PATH, sess_options=5))  # type: ignore[arg-type]
 way("no provider")(lambda: ort.InferenceSession(PATH, providers=[5]))  # type: ignore[list-item]
 way("a provider that is not here")(lambda: facts(ort.InferenceSession(PATH, providers=["CUDAExecutionProvider"])))
+way("a provider that may be here")(
+    lambda: facts(ort.InferenceSession(PATH, providers=[("CUDAExecutionProvider", {}), "CPUExecutionProvider"]))
+)
 for level in ("DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED"):
     chosen = getattr(ort.GraphOptimizationLevel, f"ORT_{level}")
     way(level)(lambda chosen=chosen: facts(ort.InferenceSession(PATH, options(graph_optimization_level=chosen))))

@@ -129,6 +129,21 @@ def load_checkpoints(directory: pathlib.Path) -> Iterator[None]:
         for source in (pathlib.Path(path), file, io.BytesIO(pathlib.Path(path).read_bytes()), Link(directory)):
             check(torch.load(source), wanted, source)
             yield
+    for position, options in itertools.product((0, 1), ({}, {"mmap": True}, {"weights_only": False})):
+        with open(path, "rb") as file, open(path, "rb") as other:
+            assert file.read(position) == other.read(position)
+            found = outcome(torch.load, file, **options)
+            check(found, outcome(native, other, **options), ("open", position, options))
+            assert isinstance(found, Exception) or is_shared(found["w"])
+            yield
+    (directory / "legacy.pt").rename(directory / "moved.pt")
+    with open(directory / "moved.pt", "rb") as file:
+        (directory / "moved.pt").rename(directory / "legacy.pt")
+        check(torch.load(file), native(str(directory / "legacy.pt")), "no longer there")
+        yield
+    with open(directory / "legacy.pt", "rb") as file:  # known, and left to torch
+        check(torch.load(file), native(str(directory / "legacy.pt")), "of another format")
+        yield
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: torch.load(path), range(24)):
             check(found, wanted, "threads")

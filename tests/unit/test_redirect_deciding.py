@@ -16,7 +16,7 @@ from helpers import redirecting
 
 import trims
 from trims.errors import TrimsError
-from trims.redirect import deciding, environment, opening, ticks
+from trims.redirect import deciding, environment, opening, report, ticks
 
 BOOT = str(Path(trims.__file__).parent / "redirect" / "boot")
 
@@ -71,6 +71,18 @@ def test_nothing_of_ours_reaches_the_program(
     assert deciding.load(path, "numpy", fails, lambda: "native") == "native"
     monkeypatch.setattr(sys, "stderr", None)
     assert deciding.load(home / "nothing", "numpy", fails, lambda: "native") == "native"
+
+
+def test_files_that_are_at_fault_are_named(path: Path, home: Path) -> None:
+    """Not the manager that does not run: nobody needs one."""
+    (container,) = (home / "store").rglob("*.h5")
+    container.chmod(0o644)
+    with open(container, "r+b") as file:
+        file.seek(container.stat().st_size // 2)
+        file.write(b"\xff" * 4096)
+    assert deciding.load(path, "numpy", lambda decision: decision.model(), lambda: "native") == "native"
+    (line,) = redirecting.lines(home / "report", "fallback")
+    assert "tensor w is damaged" in line["why"] and report.totals().native == 1
 
 
 def test_odd_sources_are_native(path: Path) -> None:

@@ -105,9 +105,13 @@ class Start:
 
 
 def on_cpu(providers: Sequence[Any] | None) -> bool:
-    """Whether these providers, as InferenceSession takes them, compute on the CPU alone."""
-    names = {p[0] if isinstance(p, tuple) else p for p in providers or ()}
-    return names <= _CPU and (bool(names) or set(ort.get_available_providers()) <= _CPU)
+    """Whether these providers, as InferenceSession takes them, compute on the CPU alone.
+
+    Many programs name a GPU's first, wherever they run: where there is none, ONNX Runtime takes the next.
+    """
+    here = {*ort.get_available_providers(), *(device.ep_name for device in ort.get_ep_devices())}  # and plugins
+    names = {p[0] if isinstance(p, tuple) else p for p in providers or here}
+    return names & here <= _CPU
 
 
 def check_graph(model: Model) -> None:

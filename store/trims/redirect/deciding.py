@@ -166,6 +166,7 @@ def fell_back(
     required = known is not None and known.model in asked.require
     if asked.fails or required:
         hint = f"{known.ref} is required" if required and known is not None else "--fallback native lets it load itself"
+        guard(lambda: _refused(path, framework, why, known))
         raise Refused(what, why, hint) from error
     guard(lambda: _fell_back(path, framework, why, known))
 
@@ -283,6 +284,12 @@ def _native(source: Any, framework: str, seconds: float, known: Known | None) ->
     if known is not None:
         sources().note_native(known, framework, seconds)
     report.native(known, framework, seconds, name_of(source))
+
+
+def _refused(path: str, framework: str, why: str, known: Known | None) -> None:
+    from trims.redirect import report
+
+    report.fell_back(path, framework, why, known, "refused")
 
 
 def _fell_back(path: str, framework: str, why: str, known: Known | None) -> None:

@@ -165,8 +165,8 @@ def _is_same_abi() -> bool:
 
 def _end() -> None:
     """The process ends by itself: write its part of the report, and see that what was required was redirected."""
-    ended = sys.modules.get("trims.redirect.ending")
-    if ended is None and environ.get("TRIMS_EXEC_MAIN", "").split(":")[0] != str(os.getpid()):
+    reported = sys.modules.get("trims.redirect.report")
+    if reported is None and environ.get("TRIMS_EXEC_MAIN", "").split(":")[0] != str(os.getpid()):
         return  # it loaded nothing, and it is not the program itself
     enter()
     try:

@@ -48,7 +48,7 @@ def patch(numpy: Any) -> None:
 def _load(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def load(file: Any, mmap_mode: Any = None, allow_pickle: Any = False, *args: Any, **options: Any) -> Any:
-        if deciding.is_ours() or mmap_mode is not None or allow_pickle or _LIMIT in options or not _is_archive(file):
+        if deciding.is_ours() or mmap_mode is not None or _LIMIT in options or not _is_archive(file):
             return original(file, mmap_mode, allow_pickle, *args, **options)
         begun = time.perf_counter()
         archive = original(file, mmap_mode, allow_pickle, *args, **options)

@@ -2,13 +2,15 @@
 
 torch's own code does the load, from the pickle to map_location; only the reader that it opens the archive with is
 ours, and gives the bytes of a storage from a copy-on-write map of this load's own, where the store has these bytes as
-a tensor. So storages are private, as those of torch are, with and without mmap=True. Left to torch alone: what is no
-path, TorchScript, the format before the archive, and maps that are to write to the file.
+a tensor. So storages are private, as those of torch are, with and without mmap=True. Left to torch alone: what is
+neither a path nor a file that was opened by one, TorchScript, the format before the archive, and maps that are to write
+to the file.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import mmap as memory
 import os
 import sys
@@ -42,6 +44,8 @@ def _load(serialization: Any, original: Callable[..., Any]) -> Callable[..., Any
     @functools.wraps(original)
     def load(f: Any, map_location: Any = None, pickle_module: Any = None, **options: Any) -> Any:
         def native() -> Any:
+            if path is not f:
+                f.seek(0)  # where it stood, whatever was read of it in vain
             return original(f, map_location, pickle_module, **options)
 
         def ours(decision: Decision) -> Any:
@@ -57,12 +61,24 @@ def _load(serialization: Any, original: Callable[..., Any]) -> Callable[..., Any
             decision.nbytes = storages.nbytes
             return result
 
-        if deciding.is_ours() or not _suits(f, map_location):
-            return native()
-        key = _key(os.stat, f)  # before it is recognised: what is opened afterwards must be this
-        return deciding.load(f, "torch", ours, native)
+        path = f if deciding.is_ours() or _is_mapped(options.get("mmap")) else _path(f)
+        if deciding.is_ours() or not _suits(path, map_location):
+            return original(f, map_location, pickle_module, **options)
+        key = _key(os.stat, path)  # before it is recognised: what is opened afterwards must be this
+        return deciding.load(path, "torch", ours, native)
 
     return load
+
+
+def _path(f: Any) -> Any:
+    """The path by which a program has opened the file `f`, if it still leads there and nothing was read; else `f`."""
+    if type(f) is not io.BufferedReader:
+        return f
+    try:
+        opened = f.tell() == 0 and os.path.samestat(os.fstat(f.fileno()), os.stat(f.name))
+    except (OSError, ValueError, TypeError):
+        return f
+    return f.name if opened and isinstance(f.name, str) else f
 
 
 def _suits(f: Any, map_location: Any) -> bool:

@@ -58,6 +58,8 @@ def _anywhere(known: Known) -> Model:
     try:
         model = _of(known, DISK, wishes().timeout)
     except TrimsError:
+        if isinstance(failure, ManagerNotRunning) and sees_store():
+            raise  # it is the files that are at fault
         raise failure from None
     forget(failure)  # its frames would keep the model
     if not isinstance(failure, ManagerNotRunning) or failure.details.get("stale"):

@@ -74,19 +74,20 @@ def redirected(
 
 def native(known: Known | None, framework: str, seconds: float, path: str) -> None:
     """A native load that was measured."""
-    totals().native += 1
+    if wishes().measures:
+        totals().native += 1  # otherwise it fell back, and is counted
     _add(
         "load", path=path, framework=framework, outcome="native", model=known and known.ref, id=known and known.model,
         how=None, nbytes=0, seconds=seconds, native_seconds=seconds, saved_seconds=None, why=None,
     )  # fmt: skip
 
 
-def fell_back(path: str, framework: str, why: str, known: Known | None) -> None:
-    """A load that is going to be native."""
-    if known is None:
-        totals().native += 1  # others are counted by `native`, when they have been measured
+def fell_back(path: str, framework: str, why: str, known: Known | None, outcome: str = "native") -> None:
+    """A load that is going to be native, or is refused."""
+    if outcome == "native":
+        totals().native += 1
     _add(
-        "fallback", path=path, framework=framework, outcome="native", model=known and known.ref,
+        "fallback", path=path, framework=framework, outcome=outcome, model=known and known.ref,
         id=known and known.model, why=why,
     )  # fmt: skip
 
