@@ -551,6 +551,8 @@ static R cuMemcpyDtoDAsync(Ptr to, Ptr from, size_t size, Ptr stream) {
     return copy(to, from, size, stream, 1, 1);
 }
 
+R cuGetProcAddress_v2(const char *name, void **call, int version, uint64_t flags, int *status);
+
 /* Each call, with the version from which on the driver has it in this form. */
 #define CALL(name, since) {#name, since, (void *)name}
 static const struct { const char *name; int since; void *call; } table[] = {
@@ -566,7 +568,7 @@ static const struct { const char *name; int since; void *call; } table[] = {
     CALL(cuMemHostAlloc, 2020), CALL(cuMemFreeHost, 2000), CALL(cuMemHostRegister, 6050),
     CALL(cuMemHostUnregister, 4000), CALL(cuStreamCreate, 2000), CALL(cuStreamSynchronize, 2000),
     CALL(cuStreamDestroy, 4000), CALL(cuMemcpyHtoDAsync, 3020), CALL(cuMemcpyDtoHAsync, 3020),
-    CALL(cuMemcpyDtoDAsync, 3020),
+    CALL(cuMemcpyDtoDAsync, 3020), {"cuGetProcAddress", 12000, (void *)cuGetProcAddress_v2},
 };
 
 R cuGetProcAddress_v2(const char *name, void **call, int version, uint64_t flags, int *status) {
