@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import capabilities, leaks
+from helpers import capabilities, leaks, stubcuda
 from helpers import models as model_files
 from helpers.gpus import Gpus
 from hypothesis import settings
@@ -158,6 +158,12 @@ def store_root(home: Path) -> Path:
 def models(tmp_path_factory: pytest.TempPathFactory) -> model_files.ModelFiles:
     """Small real model files, each made when first asked for and kept for the session. Do not change them."""
     return model_files.ModelFiles(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def stub_cuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with a stub of the CUDA driver's libraries (`helpers.stubcuda`); skips without a compiler."""
+    return stubcuda.build(tmp_path_factory.mktemp("stubcuda"))
 
 
 @pytest.fixture(scope="session")

@@ -115,16 +115,16 @@ class Machine:
         self._directory = directory
         try:
             with open(os.path.join(directory, "gpus.json")) as file:
-                self._described: list[dict[str, Any]] = json.load(file)
-        except (OSError, ValueError) as error:
-            raise DeviceLost("no simulated GPUs", f"{directory}: {error}", "check TRIMS_SIMULATED_GPUS") from None
-        fields = ("uuid", "name", "nbytes", "granularity", "shares", "reads_registered")
-        chosen = choose([g["uuid"] for g in self._described], visible)
-        self.gpus = tuple(
-            Gpu(ordinal, *(self._described[index][name] for name in fields)) for ordinal, index in enumerate(chosen)
-        )
-        self._peers = {g["uuid"]: frozenset(g.get("peers", ())) for g in self._described}
-        self._notes = {g["uuid"]: tuple(g.get("notes", ())) for g in self._described}
+                described = json.load(file)
+            gpus = [Gpu(n, *(gpu[name] for name in Gpu._fields[1:])) for n, gpu in enumerate(described)]
+            self._peers = {gpu["uuid"]: frozenset(gpu.get("peers", ())) for gpu in described}
+            self._notes = {gpu["uuid"]: tuple(gpu.get("notes", ())) for gpu in described}
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            hint = "TRIMS_SIMULATED_GPUS names a directory that trims.devices.simulated.make made"
+            raise DeviceLost(f"no simulated GPUs in {directory}", str(error), hint) from None
+        self._totals = {gpu.uuid: gpu.nbytes for gpu in gpus}
+        chosen = choose(list(self._totals), visible)
+        self.gpus = tuple(gpus[index]._replace(ordinal=ordinal) for ordinal, index in enumerate(chosen))
 
     def reaches(self, uuid: str, other: str) -> bool:
         return other in self._peers[uuid]
@@ -183,7 +183,7 @@ class Machine:
                         used += os.fstat(fd).st_size
                 finally:
                     os.close(fd)
-        return next(g["nbytes"] for g in self._described if g["uuid"] == uuid), used
+        return self._totals[uuid], used
 
 
 def choose(uuids: list[str], visible: str | None) -> list[int]:
