@@ -41,7 +41,9 @@ class _Memory:
 
     __slots__ = ("__array_interface__", "owner")
 
-    def __init__(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any], writable: bool, owner: object) -> None:
+    def __init__(
+        self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any], writable: bool, owner: object
+    ) -> None:
         data = (address, not writable)
         self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dtype.str, "data": data}
         self.owner = owner
@@ -88,7 +90,7 @@ def _mark(capsule: object, device: tuple[int, int] | None = None, code: int | No
     name = next(name for name in _NAMES if _is_named(capsule, name))
     tensor = _pointer(capsule, name) + _NAMES[name]
     if device is not None:
-        (ctypes.c_int32 * 2).from_address(tensor + _DEVICE_AT)[:] = device
+        (ctypes.c_int32 * 2).from_address(tensor + _DEVICE_AT)[:] = list(device)
     if code is not None:
         ctypes.c_uint8.from_address(tensor + _CODE_AT).value = code
     return capsule

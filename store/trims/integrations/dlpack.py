@@ -54,7 +54,13 @@ class Shared:
         return f"<trims.integrations.dlpack.Shared {self.dtype.name} {self.shape}>"
 
 
-def tensors(model: Model) -> dict[str, Shared]:
-    """Every tensor of `model` by name, without a copy; what consumers write is private to this process and counted."""
-    private = Private(model.region())
+def tensors(model: Model) -> dict[str, Any]:
+    """Every tensor of `model` by name, without a copy; what consumers write is private to this process and counted.
+
+    On a GPU they are its own tensors, which must not be written to: see `trims.client.device_array.DeviceArray`.
+    """
+    region = model.region()
+    if region.on_gpu:
+        return dict(region.views())
+    private = Private(region)
     return {name: Shared(private.array(name)) for name in private.views}
