@@ -94,17 +94,13 @@ class Mapped:
     ) -> None:
         """slabs: the bytes of each; fds: its descriptor, which stays the caller's. Raises DeviceLost.
 
-        release: called when the memory is no longer mapped, also when it could not be. It must neither raise nor block.
+        release: called when the memory is no longer mapped, once it was. It must neither raise nor block.
         """
         self.driver, self.ordinal, self.nbytes = driver, ordinal, sum(slabs)
+        self._pid = os.getpid()
         # Bound here: at the interpreter's end the modules' own names may be gone.
-        self._pid, self._getpid, self._is_finalizing, self._end = (
-            os.getpid(),
-            os.getpid,
-            sys.is_finalizing,
-            _calling.end,
-        )
-        self._steps: _Steps = [(release,)]
+        self._getpid, self._is_finalizing, self._end = os.getpid, sys.is_finalizing, _calling.end
+        self._steps: _Steps = []
         with _calling:
             try:
                 begun = perf_counter()
@@ -115,6 +111,7 @@ class Mapped:
             except BaseException:
                 undo(self._steps)
                 raise
+        self._steps.insert(0, (release,))
         self.context_seconds, self.attach_seconds = opened - begun, perf_counter() - opened
 
     def _map(self, slabs: Sequence[int], fds: Sequence[int]) -> None:
