@@ -64,12 +64,16 @@ class Peer:
         finally:
             os.close(fd)
 
-    def attach_gpu(self, made: Made, lease: int = 7, **changes: object) -> Attach:
-        """Hear Attach and grant it with a region on a simulated GPU; changes: fields of the answer that are other."""
+    def attach_gpu(self, made: Made, lease: int = 7) -> Attach:
+        """Hear Attach and grant it with a region on a simulated GPU."""
         request = self.hear()
         assert isinstance(request, Attach)
-        self.say(made.answer(request.id, lease, **changes), fds=tuple(made.fds))
+        self.grant_gpu(request, made, lease)
         return request
+
+    def grant_gpu(self, request: Attach, made: Made, lease: int, **changes: object) -> None:
+        """Answer `request` with a region on a simulated GPU; changes: fields of the answer that are other."""
+        self.say(made.answer(request.id, lease, **changes), fds=tuple(made.fds))
 
 
 def region(value: float) -> tuple[int, int, int]:
