@@ -58,19 +58,24 @@ def until_closed(peer: Peer) -> list[int]:
 
 
 def granting(made: Made, *leases: int, places: list[str] | None = None, **changes: Any) -> Callable[[Peer], None]:
-    """A manager that grants so many attaches, on the GPU of `made`, and is given all leases back."""
+    """A manager that grants so many attaches with `made`, and is given all leases back."""
+    return granting_each({lease: made for lease in leases}, places, **changes)
+
+
+def granting_each(mades: dict[int, Made], places: list[str] | None = None, **changes: Any) -> Callable[[Peer], None]:
+    """The same, with another region for each lease."""
 
     def script(peer: Peer) -> None:
         peer.welcome()
         released: list[int] = []
-        for lease in leases:
+        for lease, made in mades.items():
             while isinstance(request := peer.hear(), Release):
                 released.append(request.lease)
             assert isinstance(request, Attach) and request.variant == "raw"
             peer.grant_gpu(request, made, lease, **changes)
             if places is not None:
                 places.append(request.place)
-        assert sorted(released + until_closed(peer)) == sorted(leases)
+        assert sorted(released + until_closed(peer)) == sorted(mades)
 
     return script
 
@@ -394,13 +399,7 @@ def test_torch_takes_the_memory_as_it_is(path: Path, monkeypatch: pytest.MonkeyP
     linear = {"weight": np.ones((2, 3), np.float32), "bias": np.ones(2, np.float32)}
     made, other = Made(os.environ[drivers.SIMULATED], arrays), Made(os.environ[drivers.SIMULATED], linear)
 
-    def script(peer: Peer) -> None:
-        peer.welcome()
-        peer.attach_gpu(made, 1)
-        peer.attach_gpu(other, 2)
-        assert sorted(until_closed(peer)) == [1, 2]
-
-    with listening(path, script):
+    with listening(path, granting_each({1: made, 2: other})):
         with trims.open("m", place="gpu:0") as model:
             for name, tensor in model.torch().items():
                 assert (
