@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from helpers.gpu_regions import Made
 from trims.linux import fdpass, memfd
 from trims.manifest import Manifest, TensorSpec, table_bytes
 from trims.wire.framing import Decoder, encode
@@ -62,6 +63,17 @@ class Peer:
             )  # fmt: skip
         finally:
             os.close(fd)
+
+    def attach_gpu(self, made: Made, lease: int = 7) -> Attach:
+        """Hear Attach and grant it with a region on a simulated GPU."""
+        request = self.hear()
+        assert isinstance(request, Attach)
+        self.grant_gpu(request, made, lease)
+        return request
+
+    def grant_gpu(self, request: Attach, made: Made, lease: int, **changes: object) -> None:
+        """Answer `request` with a region on a simulated GPU; changes: fields of the answer that are other."""
+        self.say(made.answer(request.id, lease, **changes), fds=tuple(made.fds))
 
 
 def region(value: float) -> tuple[int, int, int]:

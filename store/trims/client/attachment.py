@@ -5,7 +5,16 @@ Apart from `trims.client.direct`, so that a client of a manager does not load wh
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeAlias
+
 from trims.client.mapping import Region
+from trims.errors import UsageError
+
+if TYPE_CHECKING:
+    from trims.client.device_mapping import DeviceRegion
+
+AnyRegion: TypeAlias = "Region | DeviceRegion"
+"""One form of a model, mapped, in host memory or on a GPU; `on_gpu` tells which."""
 
 RAW = "raw"
 DIRECT = "direct"
@@ -24,5 +33,16 @@ class Attachment:
 
     __slots__ = ("digest", "how", "place", "region", "variant")
 
-    def __init__(self, digest: str, variant: str, place: str, region: Region, how: str) -> None:
+    def __init__(self, digest: str, variant: str, place: str, region: AnyRegion, how: str) -> None:
         self.digest, self.variant, self.place, self.region, self.how = digest, variant, place, region, how
+
+
+def in_host_memory(region: AnyRegion) -> Region:
+    """The same region, for who can use it in host memory only. Raises UsageError when it is on a GPU."""
+    if region.on_gpu:
+        raise UsageError(
+            "weights on a GPU cannot be used here",
+            f"the model was opened on {region.place}, and host memory is needed",
+            "open it with place='host', or copy it with model.numpy()",
+        )
+    return region

@@ -15,12 +15,12 @@ from typing import Protocol
 
 from trims import config
 from trims.client import connections
-from trims.client.attachment import Attachment, DirectModeWarning
+from trims.client.attachment import RAW, AnyRegion, Attachment, DirectModeWarning
 from trims.client.mapping import Hold, Region
 from trims.client.session import Session, SessionLost
 from trims.disk.store import Store, open_store
 from trims.errors import ManagerNotRunning, ManagerUnreachable, TrimsError, UsageError
-from trims.places import AUTO, DISK, HOST, REMOTE, parse_place
+from trims.places import AUTO, DISK, HOST, REMOTE, is_gpu, parse_place
 
 _QUIET = 5.0  # seconds for which a socket that did not answer is not tried again by "auto": each try costs the hello
 _silent: dict[str, float] = {}
@@ -54,8 +54,14 @@ class ManagerBackend:
         """Take a lease and map its region. Once attached, later forms are asked for by digest: a ref may move."""
         name = f"id:{self._digest}" if self._digest else self._ref
         answer, fds, lease = connections.attach(self._path, name, self._place, variant, prefer, self._timeout)
-        region = Region(Hold(fds[0], lease.release), 0, answer.map_nbytes)
-        region.read_table(answer.digest, answer.variant, answer.table)
+        region: AnyRegion
+        if is_gpu(self._place) or answer.slabs:
+            from trims.client.device_mapping import attached  # what knows GPUs, for those who use them
+
+            region = attached(answer, fds, lease.release, self._place)
+        else:
+            region = Region(Hold(fds[0], lease.release), 0, answer.map_nbytes)
+            region.read_table(answer.digest, answer.variant, answer.table)
         self._digest = answer.digest
         return Attachment(answer.digest, answer.variant, answer.place, region, answer.how)
 
@@ -69,7 +75,11 @@ def choose(
     if place != AUTO:
         place = parse_place(place)
     if place == REMOTE:
-        raise UsageError("a model cannot be opened in place remote", "", "use host, disk or auto")
+        raise UsageError("a model cannot be opened in place remote", "", "use host, disk, auto or a GPU")
+    if is_gpu(place):
+        from trims.client import gpus
+
+        place = gpus.own(place)
     if place != DISK:
         backend_and_form = _managed(ref, place, prefer, timeout, root, [socket] if socket else default_sockets)
         if backend_and_form is not None:
@@ -91,7 +101,7 @@ def _managed(
         try:
             here = _store_served(_session(path, place == AUTO, root), root)
             backend = ManagerBackend(path, ref, HOST if place == AUTO else place, timeout, here)
-            return backend, backend.attach("auto", prefer)
+            return backend, backend.attach(RAW if is_gpu(place) else "auto", prefer)  # variants are for processors
         except ManagerNotRunning as error:
             if error.details.get("stale"):
                 reasons.append(error)

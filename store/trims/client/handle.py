@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trims.client.attachment import RAW, Attachment, DirectModeWarning
+from trims.client.attachment import RAW, AnyRegion, Attachment, DirectModeWarning
 from trims.client.choosing import Backend, choose
-from trims.client.mapping import Region, Watch
+from trims.client.mapping import Watch
 from trims.errors import UsageError
 from trims.refs import digest_prefix, parse_ref
 from trims.units import format_size
@@ -42,7 +42,9 @@ def open(
     """The model named `ref` (`name[:tag]` or `id:PREFIX`), resident and ready to use.
 
     place: "auto" is the manager's memory when a manager of this store runs, and the store's files otherwise; "host"
-        insists on the manager; "disk" maps the files.
+        insists on the manager; "disk" maps the files. "gpu:1" or "gpu:<UUID>" is the manager's memory on that GPU,
+        "gpu" on the one that this process would use: PyTorch's current one, or else the first. Numbers are those of
+        this process (CUDA_VISIBLE_DEVICES).
     timeout: seconds to wait for a load, or for room; then what stood in the way is raised.
     store, socket: instead of the configured ones.
     """
@@ -64,7 +66,7 @@ class Files(Mapping[str, bytes]):
 
     __slots__ = ("_region",)
 
-    def __init__(self, region: Region) -> None:
+    def __init__(self, region: AnyRegion) -> None:
         self._region = region
 
     def __getitem__(self, name: str) -> bytes:
@@ -77,10 +79,13 @@ class Files(Mapping[str, bytes]):
         return len(self._region.contents.files)
 
 
-class Model(Mapping[str, "np.ndarray[Any, Any]"]):
+class Model(Mapping[str, Any]):
     """An open model: a mapping of tensor names to read-only NumPy views of shared memory. Safe to use from threads.
 
-    ref: as asked for, canonical. digest: what it named when opened. place: where the bytes are, "host" or "disk".
+    On a GPU its tensors are `trims.client.device_array.DeviceArray`s, which see; a forked child cannot use those.
+
+    ref: as asked for, canonical. digest: what it named when opened. place: where the bytes are, "host", "disk" or
+        "gpu:<UUID>".
     variant: the form attached first, "raw" or a derived form's key.
     how: what opening it took: "hit" when it was resident, "loaded" when this request had it loaded, "joined" when it
         waited for a load that another request had begun; "direct" without a manager.
@@ -101,13 +106,12 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
 
     # ---- tensors
 
-    def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
+    def __getitem__(self, name: str) -> Any:
         raw = self._raw or self.region()
         try:
-            shape, dtype, offset = raw.contents.views[name]
+            return raw.view(name)
         except KeyError:
             raise KeyError(f"{self.ref} has no tensor {name!r}: see `trims show --tensors {self.ref}`") from None
-        return np.ndarray(shape, dtype, raw.base, offset)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.region().contents.views)
@@ -122,9 +126,10 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
-    def tensors(self) -> dict[str, np.ndarray[Any, Any]]:
+    def tensors(self) -> dict[str, Any]:
         """A view of every tensor, in region order: the fastest way to get all of them."""
-        return self.region().views()
+        views: dict[str, Any] = self.region().views()
+        return views
 
     # ---- what it is
 
@@ -147,7 +152,7 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
     def files(self) -> Files:
         return Files(self.region())
 
-    def region(self, variant: str = RAW) -> Region:
+    def region(self, variant: str = RAW) -> AnyRegion:
         """The mapped form `variant`, attached now if it was not. Raises NoSuchVariant; for integrations."""
         self._check_open()
         found = self._regions.get(variant)
@@ -187,19 +192,19 @@ class Model(Mapping[str, "np.ndarray[Any, Any]"]):
         return tensors
 
     def numpy(self, writable: bool = False) -> dict[str, np.ndarray[Any, Any]]:
-        """Every tensor as a NumPy array over the shared weights: see `trims.integrations.numpy.arrays`."""
+        """Every tensor as a NumPy array, over the shared weights in host memory: see `trims.integrations.numpy`."""
         self._check_open()
         arrays: dict[str, np.ndarray[Any, Any]] = integration("numpy").arrays(self, writable)
         return arrays
 
     def jax(self, device: Any = None) -> dict[str, Array]:
-        """Every tensor as a JAX array, on the CPU over the shared weights: see `trims.integrations.jax.arrays`."""
+        """Every tensor as a JAX array, where it is over the shared weights: see `trims.integrations.jax.arrays`."""
         self._check_open()
         arrays: dict[str, Array] = integration("jax").arrays(self, device)
         return arrays
 
     def cupy(self, device: int | None = None) -> dict[str, Any]:
-        """Every tensor as a CuPy array, copied to a GPU: see `trims.integrations.cupy.arrays`."""
+        """Every tensor as a CuPy array, copied to a GPU if it is not on one: see `trims.integrations.cupy.arrays`."""
         self._check_open()
         arrays: dict[str, Any] = integration("cupy").arrays(self, device)
         return arrays

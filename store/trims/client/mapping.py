@@ -16,7 +16,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -220,6 +220,8 @@ class Region:
     """
 
     __slots__ = ("_hold", "_offset", "_watch", "base", "contents")
+
+    on_gpu: Literal[False] = False
 
     def __init__(
         self, hold: Hold, offset: int, nbytes: int, contents: Contents | None = None, own: bool = False

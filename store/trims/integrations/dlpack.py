@@ -7,30 +7,16 @@ and no float8; these it exports as integers of the same size, and their type is 
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trims.client import capsules
+from trims.client.capsules import CPU
 from trims.client.private import Private
-from trims.manifest import STORAGE
 
 if TYPE_CHECKING:
     from trims.client.handle import Model
-
-CPU = (1, 0)
-"""kDLCPU, and the number of the device."""
-
-# DLDataTypeCode of what is opaque to NumPy; the codes of float8 are those of DLPack 1.1.
-_CODES = {
-    "bfloat16": 4, "float8_e4m3fn": 10, "float8_e4m3fnuz": 11, "float8_e5m2": 12, "float8_e5m2fnuz": 13,
-    "float8_e8m0fnu": 14,
-}  # fmt: skip
-# DLManagedTensor starts with DLTensor: data (8 bytes), device (8), ndim (4), dtype.code.
-_CODE_AT = 20
-
-_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
 
 
 class Shared:
@@ -62,20 +48,19 @@ class Shared:
         if stream is not None or dl_device not in (None, CPU):
             raise BufferError("the tensor is in host memory, without a stream")
         array = self._array.copy() if copy else self._array
-        name = array.dtype.name
-        if name not in STORAGE:
-            return array.__dlpack__()
-        if name not in _CODES:
-            raise BufferError(f"DLPack has no {name}")
-        capsule = array.view(f"u{array.itemsize}").__dlpack__()
-        ctypes.c_uint8.from_address(_pointer(capsule, b"dltensor") + _CODE_AT).value = _CODES[name]
-        return capsule
+        return capsules.of_array(array)
 
     def __repr__(self) -> str:
         return f"<trims.integrations.dlpack.Shared {self.dtype.name} {self.shape}>"
 
 
-def tensors(model: Model) -> dict[str, Shared]:
-    """Every tensor of `model` by name, without a copy; what consumers write is private to this process and counted."""
-    private = Private(model.region())
+def tensors(model: Model) -> dict[str, Any]:
+    """Every tensor of `model` by name, without a copy; what consumers write is private to this process and counted.
+
+    On a GPU they are its own tensors, which must not be written to: see `trims.client.device_array.DeviceArray`.
+    """
+    region = model.region()
+    if region.on_gpu:
+        return dict(region.views())
+    private = Private(region)
     return {name: Shared(private.array(name)) for name in private.views}

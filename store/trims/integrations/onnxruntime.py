@@ -24,7 +24,8 @@ from trims.client.attachment import RAW
 from trims.errors import UsageError
 from trims.integrations import ort_options
 from trims.integrations.ort_key import variant_key
-from trims.integrations.ort_start import Start
+from trims.integrations.ort_start import Start, check_graph
+from trims.places import is_gpu
 
 if TYPE_CHECKING:
     from trims.client.handle import Model
@@ -52,6 +53,10 @@ def session(
         copy: custom operators, free-dimension overrides). With another optimisation level than the default the
         original graph is used.
     providers, options: as InferenceSession takes them.
+
+    Of a model on a GPU the session uses the weights there, with CUDAExecutionProvider on that GPU (the default then).
+    Its graph is not optimised, so it may be slower than a native one, and differ in the last bits: see
+    `trims.integrations.ort_device`. Where that cannot be, it has weights of its own, and a warning says why.
     """
     if share not in ("exact", "max"):
         raise UsageError(f"bad share {share!r}", "", "use exact or max")
@@ -65,6 +70,18 @@ def session(
         _warn(model, f"its session has weights of its own: {why}")
         return _native(model, prepack, wanted, providers, options)
 
+    region = model.region() if is_gpu(model.place) else None
+    if region is not None and region.on_gpu:
+        from trims.integrations import ort_device  # for those with a GPU: it takes graphs apart
+
+        check_graph(model)
+        providers = ort_device.usual(region.mapped.ordinal) if providers is None else providers
+        if why := ort_device.obstacle(region.mapped.ordinal, providers, options.get("provider_options")):
+            return native(why)
+        try:
+            return ort_device.session(region, wanted, make)
+        except ort_options.ERRORS as error:
+            return native(str(error))
     if not ort_options.can_share():
         return native(f"onnxruntime {ort.__version__} copies what it is given; 1.31 is the first that does not")
     start = Start(model, wanted, providers, options.get("disabled_optimizers"), make, prepack)
@@ -83,7 +100,7 @@ def _native(
 ) -> ort.InferenceSession:
     """A session from one piece in private memory, as if there were no trims."""
     from trims.integrations.ort_graph import complete
-    from trims.integrations.ort_start import check_graph, graph_of
+    from trims.integrations.ort_start import graph_of
 
     check_graph(model)
     region = model.region(RAW)

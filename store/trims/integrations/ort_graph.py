@@ -46,7 +46,7 @@ def stored_as(tensor: TensorProto, nbytes: int) -> tuple[str, tuple[int, ...]]:
 def inline_inner(model: ModelProto, read: Read) -> None:
     """Put the external bytes of all but top-level tensors into the graph."""
     for tensor in inner_tensors(model):
-        _inline(tensor, read)
+        inline(tensor, read)
 
 
 def with_offsets(model: ModelProto, spans: Mapping[str, tuple[int, int]]) -> bytes:
@@ -61,14 +61,14 @@ def complete(skeleton: bytes, read: Read) -> bytes:
     """The whole model in one piece, as it was imported. Raises BadInput over 2 GiB, which protobuf cannot hold."""
     model = onnx.load_from_string(skeleton)
     for tensor in (*model.graph.initializer, *inner_tensors(model)):
-        _inline(tensor, read)
+        inline(tensor, read)
     try:
         return bytes(model.SerializeToString())
     except ValueError:
         raise BadInput("the model cannot be put into one piece", "it is larger than 2 GiB") from None
 
 
-def _inline(tensor: TensorProto, read: Read) -> None:
+def inline(tensor: TensorProto, read: Read) -> None:
     """Put an external tensor's bytes into the graph."""
     if is_external(tensor):
         data = read(*span(tensor))

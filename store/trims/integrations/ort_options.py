@@ -18,7 +18,7 @@ from trims.errors import UsageError
 from trims.location import LOCATION
 
 DISABLE_PREPACKING = "session.disable_prepacking"
-_DIRECT = "session.use_external_initializer_file_buffers_directly"
+DIRECT = "session.use_external_initializer_file_buffers_directly"
 _PARALLEL = "session.prepack.enable_parallel"
 
 RUNTIME_ENTRIES = (
@@ -123,7 +123,7 @@ def over(base: np.ndarray[Any, Any], options: ort.SessionOptions, optimised: boo
     """
     if len(base):
         options.add_external_initializers_from_files_in_memory([LOCATION], [base.data], [len(base)])
-        options.add_session_config_entry(_DIRECT, "1")
+        options.add_session_config_entry(DIRECT, "1")
     if optimised:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if not prepack:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnxruntime as ort
 
-from trims.client.attachment import RAW
+from trims.client.attachment import RAW, AnyRegion, in_host_memory
 from trims.errors import NoSuchModel, NoSuchVariant, UsageError
 from trims.integrations import ort_options
 from trims.integrations.ort_key import variant_key
@@ -75,24 +75,24 @@ class Start:
             except _NOT_DERIVED as error:
                 why = f"the derived form cannot be used: {error}"
         check_graph(self._model)
-        return self._over(self._model.region(RAW), RAW, why)
+        return self._over(in_host_memory(self._model.region(RAW)), RAW, why)
 
     def _derived(self) -> Region:
         """The derived form, built when the store has none. Raises NoSuchVariant."""
         key = variant_key()
         try:
-            return self._model.region(key)
+            return in_host_memory(self._model.region(key))
         except (NoSuchVariant, NoSuchModel):
             from trims.integrations.ort_builder import build_in_child  # nobody needs it once the store has the form
 
             check_graph(self._model)
             build_in_child(self._model.backend.store, self._model.digest)
-            return self._model.region(key)
+            return in_host_memory(self._model.region(key))
 
     def _over(self, region: Region, form: str, why: str = "") -> Made:
         options = ort_options.over(region.base, self._wanted.fresh(), form == VARIANT, self._prepack)
         made = self._make(graph_of(region), options)
-        _keep(made, region.base)
+        keep(made, region.base)
         self._show_own_options(made)
         return Made(made, form, region.base, why)
 
@@ -124,19 +124,21 @@ def check_graph(model: Model) -> None:
         )
 
 
-def graph_of(region: Region) -> Skeleton:
+def graph_of(region: AnyRegion) -> Skeleton:
     """The graph that lies in a region. Raises NoSuchVariant."""
     if region.contents.graph is None:
         raise NoSuchVariant("the derived form has no graph", "it is no ONNX Runtime variant", "see `trims show`")
     offset, nbytes = region.contents.graph
+    if region.on_gpu:
+        return Skeleton(region.blob((offset, nbytes)))
     return Skeleton(region.base[offset : offset + nbytes].data)
 
 
-def _keep(made: ort.InferenceSession, base: np.ndarray[Any, Any]) -> None:
-    """Keep the region as long as the C session."""
-    finalizer = weakref.finalize(made._sess, _nothing, base)
+def keep(made: ort.InferenceSession, memory: object) -> None:
+    """Keep memory as long as the C session."""
+    finalizer = weakref.finalize(made._sess, _nothing, memory)
     finalizer.atexit = False
 
 
-def _nothing(base: np.ndarray[Any, Any]) -> None:
+def _nothing(memory: object) -> None:
     """What a finalizer calls that only has to hold its argument until then."""

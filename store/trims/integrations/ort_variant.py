@@ -145,11 +145,12 @@ def _noting(store: Store, digest: str, key: str) -> dict[str, object]:
 
 
 def _derive(store: Store, digest: str, key: str) -> dict[str, object]:
+    from trims.client.attachment import in_host_memory
     from trims.client.direct import DirectBackend
     from trims.integrations import ort_options
     from trims.linux import atomic
 
-    model = DirectBackend(store, f"id:{digest}").attach("raw").region
+    model = in_host_memory(DirectBackend(store, f"id:{digest}").attach("raw").region)
     if model.contents.graph is None:
         raise NoSuchVariant("no variant can be built", "the model has no graph: it was not imported from ONNX")
     try:

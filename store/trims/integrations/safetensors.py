@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trims.client.attachment import in_host_memory
 from trims.client.handle import Model, open
 from trims.client.private import Private
 from trims.disk.catalog import Catalog
@@ -52,7 +53,7 @@ def giver(model: Model, framework: str, keep: bool = False) -> Callable[[str], A
         return Storages(model, keep).tensor
     if framework not in NUMPY:
         raise SafetensorError(f"framework {framework} is invalid")
-    return Private(model.region(), model if keep else None).array
+    return Private(in_host_memory(model.region()), model if keep else None).array
 
 
 class Slice:
@@ -77,8 +78,9 @@ class Slice:
 class safe_open:  # noqa: N801  the library's name
     """A model as an open safetensors file: a context manager.
 
-    model: an open Model, or its ref. framework: pt or np. device: where torch puts the tensors; elsewhere than on the
-    CPU they are copies. Raises SafetensorError as the library does, and what `trims.open` raises.
+    model: an open Model, or its ref. framework: pt or np. device: where torch puts the tensors; elsewhere than where
+    the model was opened, the CPU or a GPU, they are copies. Raises SafetensorError as the library does, and what
+    `trims.open` raises.
     """
 
     def __init__(self, model: Model | str, framework: str, device: Any = "cpu") -> None:
@@ -90,6 +92,8 @@ class safe_open:  # noqa: N801  the library's name
         self._model: Model | None = open(model) if isinstance(model, str) else model
         self._is_own = isinstance(model, str)
         self._give = giver(self._model, framework)
+        if self._device is None and framework in TORCH and self._model.region().on_gpu:
+            self._device = device
 
     def keys(self) -> list[str]:
         return sorted(self._open())

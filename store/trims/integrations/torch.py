@@ -3,6 +3,9 @@
 Torch cannot be told that memory is read-only: an in-place operation on a read-only map is a segmentation fault. So
 tensors lie on a second, copy-on-write map of the same sealed memory: pages that are only read stay shared, a write goes
 to a private copy of its page, and no neighbour ever sees it. Every storage holds the map, and the map the lease.
+
+On a GPU there is no copy-on-write. Tensors lie on the shared memory itself, mapped for reading only: a write to one
+ends the CUDA context of this process, with an error at whatever call comes next. Equal ones may be the same memory.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from trims.client import capsules
 from trims.client.private import Private
-from trims.errors import UsageError
+from trims.errors import DeviceLost, UsageError
 
 if TYPE_CHECKING:
     from trims.client.handle import Model
@@ -36,25 +40,47 @@ class Storages:
     the model itself, too, not only its memory.
     """
 
-    __slots__ = ("_private",)
+    __slots__ = ("_keep", "_private", "_region")
 
     def __init__(self, model: Model, keep: bool = False) -> None:
-        self._private = Private(model.region(), model if keep else None)
+        self._region, self._keep = model.region(), model if keep else None
+        self._private = None if self._region.on_gpu else Private(self._region, self._keep)
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor `name`; called twice, two tensors over the same memory. Raises KeyError."""
-        shape, dtype, _ = self._private.views[name]
-        opaque = _OPAQUE.get(dtype.name)
-        if opaque is None:
-            return torch.from_numpy(self._private.array(name))
-        return self.storage(name).view(opaque).view(shape)
+        shape, dtype, _ = self._region.contents.views[name]
+        kind = _OPAQUE.get(dtype.name)
+        if kind is None:
+            if self._private is not None:
+                return torch.from_numpy(self._private.array(name))
+            kind = getattr(torch, dtype.name)
+        return self.storage(name).view(kind).view(shape)
 
     def storage(self, name: str) -> torch.Tensor:
-        """The bytes of the tensor `name`. Raises KeyError."""
-        shape, dtype, _ = self._private.views[name]
-        base, offset = self._private.place(name)
+        """The bytes of the tensor `name`. Raises KeyError, DeviceLost."""
+        shape, dtype, offset = self._region.contents.views[name]
         nbytes = prod(shape) * dtype.itemsize
+        if self._private is None:
+            return self._on_gpu(offset, nbytes)
+        base, offset = self._private.place(name)
         return torch.from_numpy(np.ndarray((nbytes,), np.uint8, base, offset))
+
+    def _on_gpu(self, offset: int, nbytes: int) -> torch.Tensor:
+        """Bytes on the GPU. Which other types DLPack carries depends on torch's version, as does what becomes of
+
+        memory that is said to be read-only: the first version of DLPack has no words for that.
+        """
+        assert self._region.on_gpu
+        mapped = self._region.mapped
+        mapped.check()
+        device, owner = (capsules.CUDA, mapped.ordinal), (mapped, self._keep)
+        address, dtype = mapped.address + offset, np.dtype(np.uint8)
+        capsule = capsules.of_memory(address, (nbytes,), dtype, device, owner, versioned=False)
+        try:
+            return torch.from_dlpack(capsule)
+        except (AssertionError, BufferError, RuntimeError) as error:
+            why = str(error).partition("\n")[0]
+            raise DeviceLost(f"torch cannot use GPU {mapped.ordinal}", why, "install a torch with CUDA") from None
 
 
 def tensors(model: Model) -> dict[str, torch.Tensor]:
@@ -62,6 +88,9 @@ def tensors(model: Model) -> dict[str, torch.Tensor]:
 
     Also tied ones are apart, as in a safetensors file: the store does not know them from those that are only equal.
     `load_into` ties what the module ties. Small equal ones are copies.
+
+    Of a model on a GPU they are on that GPU and must not be written to: see the top of this module. Raises DeviceLost
+    when torch cannot use it.
     """
     storages = Storages(model)
     return {name: storages.tensor(name) for name in model.region().contents.views}

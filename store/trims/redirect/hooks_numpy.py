@@ -157,8 +157,10 @@ class _Arrays:
     """The arrays of one open archive."""
 
     def __init__(self, model: Model, tensors: dict[str, str] | None) -> None:
+        from trims.client.attachment import in_host_memory
+
         self._model, self._tensors = model, tensors
-        self._region = model.region()
+        self._region = in_host_memory(model.region())
         self._base: np.ndarray[Any, Any] | None = None
         self._given: set[int] = set()  # offsets in `_base`: each is given to one array only
         self._lock = threading.Lock()
