@@ -59,7 +59,7 @@ def until_closed(peer: Peer) -> list[int]:
 
 def granting(made: Made, *leases: int, places: list[str] | None = None, **changes: Any) -> Callable[[Peer], None]:
     """A manager that grants so many attaches with `made`, and is given all leases back."""
-    return granting_each({lease: made for lease in leases}, places, **changes)
+    return granting_each(dict.fromkeys(leases, made), places, **changes)
 
 
 def granting_each(mades: dict[int, Made], places: list[str] | None = None, **changes: Any) -> Callable[[Peer], None]:
