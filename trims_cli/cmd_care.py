@@ -40,8 +40,15 @@ def verify_(
     time_limit: Annotated[
         str | None, typer.Option("--time-limit", metavar="TIME", help="Begin no model after so long.")
     ] = None,
+    resident: Annotated[bool, typer.Option("--resident", help="What is in memory, GPUs included.")] = False,
 ) -> int:
     """Check that every byte is what was imported; exit with 14 when not."""
+    if resident:
+        from trims_cli import verifying_resident
+
+        if quick or subset or max_age or time_limit:
+            raise UsageError("--resident reads all that is resident", "it takes no other flag but --all")
+        return verifying_resident.verify(settings, () if all else tuple(models or ()))
     from trims_cli import verifying
 
     return verifying.verify(settings, [] if all else list(models or []), quick, subset, max_age, time_limit)

@@ -75,12 +75,9 @@ def ps(
     """List leases and unused residencies, or sums over them."""
     if group_by is not None and group_by not in GROUPS:
         raise UsageError(f"bad value {group_by!r} for --group-by", "", f"use one of {', '.join(GROUPS)}")
-    snapshot = glance.look(settings)
-    if snapshot is None:
-        raise _no_index(settings.config.sockets)
-    items = rows(snapshot)
+    items = rows(snapshot(settings))
     if targets:
-        items = _chosen(items, targets)
+        items = chosen(items, targets)
     if user is not None:
         items = [item for item in items if user in (item["user"], str(item["uid"]))]
     if job is not None:
@@ -98,6 +95,14 @@ def ps(
     else:
         output.emit(settings, "ps-groups", items, GROUPED, "group")
     return 0
+
+
+def snapshot(settings: Settings) -> Snapshot:
+    """The index of the manager that runs. Raises ManagerNotRunning, ManagerUnreachable."""
+    found = glance.look(settings)
+    if found is None:
+        raise _no_index(settings.config.sockets)
+    return found
 
 
 def grouped(items: list[Item], key: str) -> list[Item]:
@@ -178,15 +183,15 @@ def user_name(uid: int, names: dict[int, str]) -> str:
     return names[uid]
 
 
-def _chosen(items: list[Item], targets: tuple[str, ...]) -> list[Item]:
+def chosen(items: list[Item], targets: tuple[str, ...]) -> list[Item]:
     """The rows that models and process numbers name. Raises NoSuchModel when a word names none."""
-    chosen: list[Item] = []
+    picked: list[Item] = []
     for word in selection.words(targets):
         found = [item for item in items if _names(word, item)]
         if not found:
             raise NoSuchModel(f"nothing resident is {word!r}{_near(word, items)}", "", "see `trims ps`")
-        chosen += [item for item in found if item not in chosen]
-    return chosen
+        picked += [item for item in found if item not in picked]
+    return picked
 
 
 def _near(word: str, items: list[Item]) -> str:

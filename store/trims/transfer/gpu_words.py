@@ -13,7 +13,7 @@ from trims.errors import TrimsError, rebuild
 
 
 class Work(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Fill a region, or (`check`) read one back. Its slabs' descriptors come along, then those of what to copy from.
+    """Fill a region. Its slabs' descriptors come along, then those of what to copy from.
 
     container, sidecar: paths. host: bytes of the host region to copy from, and its inode. peer: UUID of the GPU to copy
     from, and the sizes of the slabs there.
@@ -22,7 +22,6 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     slabs: list[int]
     container: str
     sidecar: str
-    check: bool = False
     host: tuple[int, int] | None = None
     peer: str = ""
     peer_slabs: list[int] = []
@@ -55,9 +54,8 @@ class Step(msgspec.Struct, frozen=True, tag="step", tag_field="do"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done", tag_field="do", omit_defaults=True):
-    """It is done. damaged: what a check found. way: what it was filled from, for the log."""
+    """It is done. way: what was copied from."""
 
-    damaged: list[str] = []
     way: str = ""
 
 
@@ -81,7 +79,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="do"):
 Asked = Task | Cancel | Drop
 Told = Ready | Step | Done | Failed
 LONGEST = 1 << 16
-"""Bytes of one packet at most: two paths, and the names of what is damaged, cut to fit."""
+"""Bytes of one packet at most: two paths, or an error."""
 encode = msgspec.json.encode
 decode_asked: Callable[[bytes], Asked] = msgspec.json.Decoder(Asked).decode
 decode_told: Callable[[bytes], Told] = msgspec.json.Decoder(Told).decode

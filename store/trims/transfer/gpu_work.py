@@ -1,4 +1,4 @@
-"""What a GPU's worker does: fill a range from a container, from host memory or from another GPU, and read it back.
+"""What a GPU's worker does: fill a range from a container, from host memory or from another GPU.
 
 From the disk, pieces are read and checked into page-locked buffers and copied from there, so disk, digest and bus work
 at the same time. Host regions are sealed and were checked on their way in: they are copied through the same buffers, or
@@ -12,12 +12,9 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator
 
-from xxhash import xxh3_128_hexdigest
-
-from trims.disk.parts import CONTAINER, parts_of_piece
 from trims.disk.reader import pour
 from trims.disk.sidecar import Sidecar
-from trims.transfer.bounce import Bounce, Slot, Upload
+from trims.transfer.bounce import Bounce, Upload
 from trims.transfer.gpu_range import GpuRange
 
 Step = Callable[[int], None]
@@ -84,21 +81,6 @@ def _in_strides(bounce: Bounce, nbytes: int, step: Step, copy: Callable[[int, in
     finally:
         bounce.drain()
     step(nbytes)
-
-
-def damage(bounce: Bounce, there: GpuRange, sidecar: Sidecar, step: Step) -> list[str]:
-    """The names of the parts whose bytes on the GPU are not what they should be, by the digests of the pieces."""
-    found: dict[str, None] = {}
-    slots = bounce.pairs()[0]
-    for index, digest in enumerate(sidecar.pieces):
-        start, nbytes = sidecar.piece(index)
-        slot: Slot = next(slots)
-        bounce.driver.copy_out(bounce.ordinal, slot.address, there.address + start, nbytes, slot.stream)
-        slot.ready()
-        if xxh3_128_hexdigest(slot.view[:nbytes]) != digest:
-            found.update(dict.fromkeys([part.name for part in parts_of_piece(sidecar, index)] or [CONTAINER]))
-        step(start + nbytes)
-    return list(found)
 
 
 class _Shared:

@@ -114,10 +114,7 @@ class Worker:
     def _work(self, work: Work, fds: list[int], bounce: Bounce, registry: Registry) -> Done:
         ours, others = fds[: len(work.slabs)], fds[len(work.slabs) :]
         sidecar = read_sidecar(work.sidecar)
-        with GpuRange(self._driver, self._gpu.ordinal, ours, work.slabs, write=not work.check) as there:
-            if work.check:
-                found = gpu_work.damage(bounce, there, sidecar, self._step)
-                return Done(found[:100], "gpu")
+        with GpuRange(self._driver, self._gpu.ordinal, ours, work.slabs, write=True) as there:
             if work.peer and self._reaches(work.peer):
                 with GpuRange(self._driver, self._gpu.ordinal, others, work.peer_slabs, write=False) as source:
                     gpu_work.from_peer(bounce, there, source, sidecar.span_nbytes, self._step)

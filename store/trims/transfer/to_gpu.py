@@ -31,11 +31,6 @@ class GpuFiller:
         region.seal()
         return start
 
-    def check(self, fds: list[int], slabs: tuple[int, ...], source: Source, cancelled: Callable[[], bool]) -> list[str]:
-        """The names of the parts that are not on the GPU what they should be. Raises DeviceLost, Cancelled."""
-        work = Work(list(slabs), source.container, source.sidecar_path, check=True)
-        return self.link.work(work, fds, lambda _: None, cancelled).damaged
-
     def forget(self, region: Region) -> None:
         if not self._copied or isinstance(region, GpuRegion):
             return
