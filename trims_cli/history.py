@@ -14,7 +14,7 @@ from trims_cli.times import rfc3339
 
 REASON = Column("REASON", "reason")
 COLUMNS = (
-    Column("TIME", "time"), Column("PLACE", "place"), Column("VARIANT", "variant"), Column("EVENT", "_event"),
+    Column("TIME", "time"), Column("PLACE", "place", "place"), Column("VARIANT", "variant"), Column("EVENT", "_event"),
     Column("SIZE", "nbytes", "size", usual=False), Column("TOOK", "seconds", "took", usual=False),
     Column("BY", "by", usual=False), Column("POLICY", "policy", usual=False), REASON,
 )  # fmt: skip

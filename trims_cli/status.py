@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trims_cli.settings import Settings
 
 PLACES = (
-    Column("PLACE", "place"),
+    Column("PLACE", "place", "place"),
     Column("BUDGET", "budget", "size"),
     Column("USED", "used", "size"),
     Column("PINNED", "pinned", "size"),
