@@ -141,7 +141,7 @@ def place(use: reader.PlaceUse) -> Item:
 
 
 def place_table(settings: Settings, places: Sequence[Item]) -> str:
-    """The table of places; what others have of one is shown where there is any."""
+    """The table of places; what is reserved in one is shown where there is any."""
     return output.listing_text(settings, places, output.shown_when_any(PLACES, places, "RESERVED"))
 
 

@@ -1,8 +1,8 @@
 """How `top` looks: pure, from a state and a sample to something rich can draw, of exactly the terminal's size.
 
-A bar a place: pinned, leased, idle, spare, reserved (what is not the manager's to give: other processes have it), free.
-Then one line of rates, the rows, and a line of what the keys do. Widths are counted here, so that nothing wraps. Where
-there are more places than a third of the lines can hold, the last bar is that of all others together.
+A bar a place: pinned, leased, idle, spare, reserved (for no model: buffers, or other processes have it), free. Then
+one line of rates, the rows, and a line of what the keys do. Widths are counted here, so that nothing wraps. Where there
+are more places than a third of the lines can hold, the last bar is that of all others together.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from rich.console import Group
 from rich.text import Text
 
-from trims import errors, units
+from trims import errors, places, units
 from trims_cli import output
 from trims_cli.output import RIGHT, Item
 from trims_cli.top_sample import Sample
@@ -92,7 +92,7 @@ def fitting(uses: Sequence[Item], room: int) -> Sequence[Item]:
 
 def bar(place: Item, width: int, state: State) -> Text:
     """One place: its name, the stacked bar, and how much of its budget is used."""
-    name = f"{shorten(output.cell('place', place['place']), 12):<12} "
+    name = f"{shorten(errors.one_line(places.short(place['place'])), 12):<12} "
     tail = f" {units.format_size(place['used'])}/{units.format_size(place['budget'])}"
     room = max(4, width - len(name) - len(tail) - 2)
     text = Text(name + "[", no_wrap=True)
