@@ -32,7 +32,7 @@ def there(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture
 def running(there: Path) -> Iterator[Path]:
-    cli.ok("start", "--host-budget", "64MiB", "--gpu-budget", "16MiB")
+    cli.ok("start", "--host-budget", "64MiB", "--gpu-budget", "16MiB", "--policy", "lru")
     yield there
     connections.close_idle()
     cli.run("stop", "--now")
