@@ -11,9 +11,14 @@ from typing import Any
 
 from trims import units
 from trims.config import BY_KEY, Config
-from trims.errors import UsageError
+from trims.errors import DeviceLost, UsageError
+from trims_cli import gpus
 from trims_cli.output import Item
 
+_WORDS = {
+    "budget.host": "host budget", "budget.gpu": "GPU budget", "gpu.devices": "GPUs", "gpu.sharing": "GPU sharing",
+    "gpu.group": "group for GPUs", "residency.demote_to": "place of what leaves a GPU", "store.path": "store",
+}  # fmt: skip
 FLAGS = {
     "budget.host": "--host-budget",
     "residency.policy": "--policy",
@@ -21,6 +26,11 @@ FLAGS = {
     "residency.ttl": "--ttl",
     "manager.idle_exit": "--idle-exit",
     "manager.scope": "--scope",
+    "gpu.devices": "--gpu",
+    "budget.gpu": "--gpu-budget",
+    "residency.demote_to": "--demote-to",
+    "gpu.sharing": "",
+    "gpu.group": "",
     "budget.pin_cap": "",
     "budget.spare": "",
 }
@@ -57,7 +67,7 @@ def _remedy(found: list[Item]) -> str:
 
 
 def _word(key: str) -> str:
-    return {"budget.host": "host budget", "store.path": "store"}.get(key, key.partition(".")[2].replace("_", " "))
+    return _WORDS.get(key, key.partition(".")[2].replace("_", " "))
 
 
 def _meaning(key: str, text: str) -> Any:
@@ -67,8 +77,10 @@ def _meaning(key: str, text: str) -> Any:
     try:
         if key == "residency.policy":
             return ALIASES.get(text, text)
+        if key == "gpu.devices":
+            return set(gpus.devices(text).split(","))
         if key.startswith("budget."):
             return text if "%" in text or text == "auto" else units.parse_size(text)
         return BY_KEY[key].parse(text)
-    except UsageError:
+    except (DeviceLost, UsageError):
         return text

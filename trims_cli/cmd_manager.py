@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from trims.errors import TrimsError, UsageError
-from trims_cli import asked, output, stopping
+from trims_cli import asked, gpus, output, stopping
 from trims_cli.output import Column, Item
 from trims_cli.settings import Settings
 
@@ -17,6 +17,13 @@ STARTED = (
 )  # fmt: skip
 
 HostBudget = Annotated[str | None, typer.Option("--host-budget", metavar="SIZE", help="Host memory for models.")]
+GpuList = Annotated[
+    str | None, typer.Option("--gpu", metavar="LIST", help="GPUs for models: auto, none, or numbers and UUIDs.")
+]
+GpuBudget = Annotated[str | None, typer.Option("--gpu-budget", metavar="SIZE", help="Memory of each GPU for models.")]
+DemoteTo = Annotated[
+    str | None, typer.Option("--demote-to", metavar="host|disk", help="Where a model is kept that gives way on a GPU.")
+]
 IdleExit = Annotated[str | None, typer.Option("--idle-exit", metavar="TIME", help="End when unused for so long.")]
 Policy = Annotated[str | None, typer.Option("--policy", metavar="NAME", help="Which idle model goes first.")]
 MinResident = Annotated[
@@ -30,6 +37,9 @@ def start_(
     settings: Settings,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay; for service managers.")] = False,
     host_budget: HostBudget = None,
+    gpu: GpuList = None,
+    gpu_budget: GpuBudget = None,
+    demote_to: DemoteTo = None,
     idle_exit: IdleExit = None,
     policy: Policy = None,
     min_resident: MinResident = None,
@@ -39,14 +49,7 @@ def start_(
     print_unit: Annotated[bool, typer.Option("--print-unit", help="Print systemd units, and start nothing.")] = False,
 ) -> int:
     """Start the manager; comes back when it is ready. One that runs already is fine."""
-    flags = {
-        "budget.host": host_budget,
-        "manager.idle_exit": idle_exit,
-        "residency.policy": policy,
-        "residency.min_resident": min_resident,
-        "residency.ttl": ttl,
-        "manager.scope": scope,
-    }
+    flags = _flags(host_budget, gpu, gpu_budget, demote_to, idle_exit, policy, min_resident, ttl, scope)
     settings.override(flags)
     if print_unit:
         from trims_cli import units_systemd
@@ -63,6 +66,24 @@ def start_(
 
         return resident.warm(settings, tuple(warm))
     return 0
+
+
+def _flags(
+    host_budget: str | None, gpu: str | None, gpu_budget: str | None, demote_to: str | None, idle_exit: str | None,
+    policy: str | None, min_resident: str | None, ttl: str | None, scope: str | None,
+) -> dict[str, str | None]:  # fmt: skip
+    """The keys of the configuration that flags set. Numbers of GPUs are those of the caller, and leave as UUIDs."""
+    return {
+        "budget.host": host_budget,
+        "gpu.devices": gpu if gpu is None else gpus.devices(gpu),
+        "budget.gpu": gpu_budget,
+        "residency.demote_to": demote_to,
+        "manager.idle_exit": idle_exit,
+        "residency.policy": policy,
+        "residency.min_resident": min_resident,
+        "residency.ttl": ttl,
+        "manager.scope": scope,
+    }
 
 
 def launch(settings: Settings, foreground: bool = False) -> Item:
@@ -94,7 +115,10 @@ def _print_started(settings: Settings, item: Item) -> None:
         output.emit(settings, "start", [item], STARTED, "pid")
         return
     verb = "runs already" if item["outcome"] == "already" else "runs"
-    budgets = ", ".join(f"{place} {output.cell('size', n)}" for place, n in _budgets(item).items())
+    budgets = ", ".join(
+        f"{output.cell('place', place, settings.verbose)} {output.cell('size', n)}"
+        for place, n in _budgets(item).items()
+    )
     output.tell(
         settings, lambda: f"manager {verb}: process {item['pid']}, socket {item['socket']}, budget {budgets or '-'}"
     )
@@ -136,6 +160,9 @@ def restart_(
     now: Annotated[bool, typer.Option("--now", help="Wait for no client.")] = False,
     keep_warm: Annotated[bool, typer.Option("--keep-warm", help="Warm again what is resident now.")] = False,
     host_budget: HostBudget = None,
+    gpu: GpuList = None,
+    gpu_budget: GpuBudget = None,
+    demote_to: DemoteTo = None,
     idle_exit: IdleExit = None,
     policy: Policy = None,
     min_resident: MinResident = None,
@@ -145,14 +172,7 @@ def restart_(
     """Stop the manager and start a new one."""
     from trims_cli import glance
 
-    settings.override({
-        "budget.host": host_budget,
-        "manager.idle_exit": idle_exit,
-        "residency.policy": policy,
-        "residency.min_resident": min_resident,
-        "residency.ttl": ttl,
-        "manager.scope": scope,
-    })  # fmt: skip
+    settings.override(_flags(host_budget, gpu, gpu_budget, demote_to, idle_exit, policy, min_resident, ttl, scope))
     check_values(settings)
     keep_flags(settings)
     snapshot = glance.look(settings)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from trims_cli import processes, resident
+from trims_cli import evicting, processes, resident
 from trims_cli.options import DryRun, Filter, Limit, Models, On, SomeModels, Sort
 from trims_cli.settings import Settings
 
@@ -16,7 +16,7 @@ Flavour = Annotated[str, typer.Option("--for", metavar="USE", help="What for: au
 def warm_(
     settings: Settings,
     models: SomeModels,
-    to: Annotated[str, typer.Option("--to", metavar="PLACE", help="Where to.")] = "host",
+    to: Annotated[str, typer.Option("--to", metavar="PLACE", help="Where to: host, gpu, gpu:N or gpu:UUID.")] = "host",
     ttl: Annotated[
         str | None, typer.Option("--ttl", metavar="TIME", help="Keep it this long after its last use.")
     ] = None,
@@ -56,7 +56,12 @@ def unpin_(
 def evict_(
     settings: Settings,
     models: Models = None,
-    place: On = "host",
+    place: Annotated[
+        str | None, typer.Option("--on", metavar="PLACE", help="From which place; host, or a GPU with --to host.")
+    ] = None,
+    to: Annotated[
+        str, typer.Option("--to", metavar="host|disk", help="What leaves a GPU is kept in host memory.")
+    ] = "disk",
     all: Annotated[bool, typer.Option("--all", help="All that nobody uses or has pinned.")] = False,
     idle: Annotated[str | None, typer.Option("--idle", metavar="TIME", help="All unused for this long.")] = None,
     until_free: Annotated[
@@ -67,7 +72,7 @@ def evict_(
     dry_run: DryRun = False,
 ) -> int:
     """Give residencies up; the models stay in the store."""
-    return resident.evict(settings, tuple(models or ()), place, all, idle, until_free, force, wait, dry_run)
+    return evicting.evict(settings, tuple(models or ()), place, all, idle, until_free, force, wait, dry_run, to)
 
 
 def wait_(

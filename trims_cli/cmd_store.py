@@ -135,5 +135,6 @@ def df_(
     """Show where bytes are, on disk and in memory, and what could be reclaimed."""
     from trims_cli import usage
 
-    output.emit(settings, "df", usage.gather(settings, open_store(settings), by), DF, "what")
+    columns = DF if by is not None else (Column("WHAT", "what", "place"), *DF[1:])
+    output.emit(settings, "df", usage.gather(settings, open_store(settings), by), columns, "what")
     return 0

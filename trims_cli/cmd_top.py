@@ -90,7 +90,7 @@ def _plain(settings: Settings, sampler: Sampler, state: State, count: int) -> in
             output.write("no manager is running\n")
         else:
             output.write(f"manager {sample.version}, process {sample.pid}\n")
-            output.write(output.listing_text(settings, sample.places, status.PLACES))
+            output.write(status.place_table(settings, sample.places))
             gone = [top_view.last_eviction(sample.last_eviction)] if sample.last_eviction else []
             output.write("\n".join([top_view.rates(sample), *gone]) + "\n\n")
             output.write(output.listing_text(settings, visible(state, sample.rows), COLUMNS))

@@ -14,6 +14,14 @@ _DEFAULT_STORE = "${TRIMS_STORE:-${XDG_DATA_HOME:-$HOME/.local/share}/trims}"
 _SHARED = [*(name for flag in FLAGS for name in flag.names), "-h", "--help"]
 _WORDS = {"completion": list(SHELLS), "config": ["get", "set", "unset", "check", "path"]}
 _FILES = ("import", "export", "init", "exec")
+_PLACES = ["host", "gpu", *(f"gpu:{n}" for n in range(8))]  # how many there are is not known without asking a driver
+_VALUES = {
+    "evict:--to": ["host", "disk"], "exec:--to": ["auto", "host", "disk"], "--to": _PLACES, "--on": _PLACES,
+    "--gpu": ["auto", "none"], "--demote-to": ["disk", "host"], "--fallback": ["native", "fail"],
+    "--print-env": ["sh", "slurm", "json"], "--format": ["table", "tsv", "json", "jsonl"],
+    "--color": ["auto", "always", "never"],
+}  # fmt: skip
+"""What the value of a flag may be, where that is a choice: of one command's flag, or of a flag wherever it is taken."""
 
 
 def script(shell: str, store: str | None) -> str:
@@ -29,6 +37,7 @@ def script(shell: str, store: str | None) -> str:
         .replace("@SHARED@", " ".join([*_SHARED, "--version"]))
         .replace("@CASES@", "".join(_case(command) for command in tree.commands()))
         .replace("@VALUES@", "|".join(values))
+        .replace("@CHOICES@", "".join(_choice(shell, flag) for flag in _VALUES))
         .replace("@STORE@", where)
     )
 
@@ -40,6 +49,14 @@ def _value_flags() -> list[str]:
         names |= {name for p in command.options if not p.switch for name in p.names}
     # -o and its like are switches of one command and take a value in another: only long ones are told apart
     return sorted(name for name in names if name.startswith("--") or name == "-o")
+
+
+def _choice(shell: str, flag: str) -> str:
+    """The branch that offers the values of a flag; the flag of one command comes before the same of all."""
+    pattern, words = flag if ":" in flag else f"*:{flag}", " ".join(_VALUES[flag])
+    if shell == "bash":
+        return f'    {pattern}) COMPREPLY=($(compgen -W "{words}" -- "$cur")); kind=done ;;\n'
+    return f"    {pattern}) compadd -- {words}; return ;;\n"
 
 
 def _words(command: tree.Command) -> list[str]:
@@ -98,16 +115,12 @@ _trims() {
   case $verb in
     "") flags="@SHARED@"; words_="@VERBS@" ;;
 @CASES@  esac
-  case $skip in
-    "") ;;
-    --store|--socket|--output|-o|--report)
+  case $verb:$skip in
+    *:) ;;
+    *:--store|*:--socket|*:--output|*:-o|*:--report)
       COMPREPLY=($(compgen -f -- "$cur")); compopt -o filenames 2>/dev/null; return ;;
-    --warm|--require) _trims_names "$cur" "$store"; kind=done ;;
-    --fallback) COMPREPLY=($(compgen -W "native fail" -- "$cur")); return ;;
-    --print-env) COMPREPLY=($(compgen -W "sh slurm json" -- "$cur")); return ;;
-    --format) COMPREPLY=($(compgen -W "table tsv json jsonl" -- "$cur")); return ;;
-    --color) COMPREPLY=($(compgen -W "auto always never" -- "$cur")); return ;;
-    *) return ;;
+    *:--warm|*:--require) _trims_names "$cur" "$store"; kind=done ;;
+@CHOICES@    *) return ;;
   esac
   case $kind:$cur in
     done:*) ;;
@@ -149,15 +162,11 @@ _trims() {
   case $verb in
     "") flags="@SHARED@"; words_="@VERBS@" ;;
 @CASES@  esac
-  case $skip in
-    "") ;;
-    --store|--socket|--output|-o|--report) _files; return ;;
-    --warm|--require) kind=models ;;
-    --fallback) compadd native fail; return ;;
-    --print-env) compadd sh slurm json; return ;;
-    --format) compadd table tsv json jsonl; return ;;
-    --color) compadd auto always never; return ;;
-    *) return ;;
+  case $verb:$skip in
+    *:) ;;
+    *:--store|*:--socket|*:--output|*:-o|*:--report) _files; return ;;
+    *:--warm|*:--require) kind=models ;;
+@CHOICES@    *) return ;;
   esac
   case $kind:$cur in
     *:-*) compadd -- ${=flags} ;;
@@ -189,7 +198,7 @@ def _fish(store: str | None) -> str:
         "complete -c trims -f",
     ]
     no_verb = "__fish_use_subcommand"
-    lines += [_fish_flag("", flag.names, flag.metavar, flag.help) for flag in FLAGS]
+    lines += [_fish_flag("", "", flag.names, flag.metavar, flag.help) for flag in FLAGS]
     for command in tree.commands():
         seen = _fish_seen(command)
         group, _, word = command.name.rpartition(" ")
@@ -201,7 +210,9 @@ def _fish(store: str | None) -> str:
             lines.append(f"complete -c trims -n '{seen}' -F")
         words = [] if command.seconds else _words(command)
         lines += [f"complete -c trims -n '{seen}' -a {word}" for word in words]
-        lines += [_fish_flag(seen, p.names, "" if p.switch else p.metavar, p.help) for p in command.options]
+        lines += [
+            _fish_flag(seen, command.name, p.names, "" if p.switch else p.metavar, p.help) for p in command.options
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -217,10 +228,12 @@ def _fish_seen(command: tree.Command) -> str:
     return seen + (f"; and not {_fish_from(others)}" if others else "")
 
 
-def _fish_flag(seen: str, names: tuple[str, ...], metavar: str, help: str) -> str:
+def _fish_flag(seen: str, verb: str, names: tuple[str, ...], metavar: str, help: str) -> str:
     words = [f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in names]
     condition = f"-n '{seen}' " if seen else ""
-    return f"complete -c trims {condition}{' '.join(words)}{' -r' if metavar else ''} -d {_fish_quote(help)}"
+    choices = next((_VALUES[key] for n in names for key in (f"{verb}:{n}", n) if key in _VALUES), None)
+    value = f" -x -a {_fish_quote(' '.join(choices))}" if choices and metavar else " -r" if metavar else ""
+    return f"complete -c trims {condition}{' '.join(words)}{value} -d {_fish_quote(help)}"
 
 
 def _fish_quote(text: str) -> str:

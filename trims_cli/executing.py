@@ -132,6 +132,10 @@ def _home() -> list[str]:
 
 def _place(to: str) -> str:
     place = places.parse_place(to)
+    if places.is_gpu(place):
+        raise UsageError(
+            f"models cannot be loaded to {to}", "an unmodified program gets them in host memory only", "leave --to out"
+        )
     if place not in (places.HOST, places.DISK):
         raise UsageError(f"models cannot be loaded to {to}", "", "places are auto, host and disk")
     return place

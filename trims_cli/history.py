@@ -14,7 +14,7 @@ from trims_cli.times import rfc3339
 
 REASON = Column("REASON", "reason")
 COLUMNS = (
-    Column("TIME", "time"), Column("PLACE", "place"), Column("VARIANT", "variant"), Column("EVENT", "_event"),
+    Column("TIME", "time"), Column("PLACE", "place", "place"), Column("VARIANT", "variant"), Column("EVENT", "_event"),
     Column("SIZE", "nbytes", "size", usual=False), Column("TOOK", "seconds", "took", usual=False),
     Column("BY", "by", usual=False), Column("POLICY", "policy", usual=False), REASON,
 )  # fmt: skip
@@ -86,14 +86,15 @@ def text(settings: Settings, items: list[Item]) -> str:
     """The lines as a table or as tsv, with the reasons as they are said."""
     whole = settings.form == "tsv"
     shown = output.choose(COLUMNS, settings.columns)
-    rows = [[_cell(column, item, whole, settings.bytes) for column in shown] for item in items]
+    rows = [[_cell(settings, column, item, whole) for column in shown] for item in items]
     rows = rows if settings.no_header else [[column.name for column in shown], *rows]
     if whole:
         return "".join("\t".join(row) + "\n" for row in rows)
     return output.table(rows, [column.kind in output.RIGHT for column in shown])
 
 
-def _cell(column: Column, item: Item, whole: bool, plain_bytes: bool) -> str:
+def _cell(settings: Settings, column: Column, item: Item, whole: bool) -> str:
     if column is REASON:
         return one_line(item["reason"]).replace("\t", " ") or "-"
-    return output.cell(column.kind, item[column.field], whole, plain_bytes)
+    whole = whole or (column.kind == "place" and settings.verbose)
+    return output.cell(column.kind, item[column.field], whole, settings.bytes)

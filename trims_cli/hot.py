@@ -38,8 +38,8 @@ FORMS: dict[str, tuple[str, str, str, dict[str, tuple[str, str]]]] = {
         {"--owner": ("owner", "text"), "--mine": ("mine", "flag"), "--all": ("all", "flag")},
     ),
     "evict": (
-        "resident", "evict", "models",
-        {"--on": ("place", "text"), "--all": ("all", "flag"), "--idle": ("idle", "text"),
+        "evicting", "evict", "models",
+        {"--on": ("place", "text"), "--to": ("to", "text"), "--all": ("all", "flag"), "--idle": ("idle", "text"),
          "--until-free": ("until_free", "text"), "--force": ("force", "flag"), "--wait": ("wait", "flag"),
          "-n": ("dry_run", "flag"), "--dry-run": ("dry_run", "flag")},
     ),

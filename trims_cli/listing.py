@@ -25,7 +25,7 @@ COLUMNS = (
     Column("TENSORS", "tensors", "int"),
     Column("SIZE", "nbytes", "size"),
     Column("STORED", "stored", "size"),
-    Column("RESIDENT", "resident"),
+    Column("RESIDENT", "resident", "place"),
     Column("PINS", "pins", "int"),
     Column("USED", "used", "time"),
     Column("CREATED", "created", "time"),

@@ -14,7 +14,7 @@ SomeModels = Annotated[
 ]
 OneModel = Annotated[str, typer.Argument(metavar="MODEL", help="name[:tag] or id:PREFIX.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would happen.")]
-On = Annotated[str, typer.Option("--on", metavar="PLACE", help="In which place.")]
+On = Annotated[str, typer.Option("--on", metavar="PLACE", help="In which place: host, gpu, gpu:N or gpu:UUID.")]
 Filter = Annotated[
     list[str] | None, typer.Option("--filter", metavar="EXPR", help="Only those that pass, like size>1GiB; repeatable.")
 ]

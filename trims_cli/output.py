@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from trims import errors, units
+from trims import errors, places, units
 from trims.errors import UsageError
 from trims_cli import times
 
@@ -37,7 +37,7 @@ class Column:
     """One column: its heading, the field of the item, the kind of value, and whether it is shown unasked.
 
     kind: text, id, size, int, time (RFC 3339 in the item, shown as age), span (seconds, as age), took (seconds), mode
-    (a number, shown as chmod has it).
+    (a number, shown as chmod has it), place (or several; a GPU's shown short, unless more was asked for).
     """
 
     __slots__ = ("field", "kind", "name", "usual")
@@ -73,7 +73,8 @@ def listing_text(settings: Settings, items: Sequence[Item], columns: tuple[Colum
     """The rows as a table, or as tsv."""
     whole = settings.form == "tsv"
     shown = choose(columns, settings.columns)
-    rows = [[cell(c.kind, item.get(c.field), whole, settings.bytes) for c in shown] for item in items]
+    long = {c.kind: whole or (c.kind == "place" and settings.verbose) for c in shown}
+    rows = [[cell(c.kind, item.get(c.field), long[c.kind], settings.bytes) for c in shown] for item in items]
     rows = rows if settings.no_header else [[c.name for c in shown], *rows]
     if whole:
         return "".join("\t".join(row) + "\n" for row in rows)
@@ -165,6 +166,8 @@ def cell(kind: str, value: Any, whole: bool = False, plain_bytes: bool = False) 
         return f"{value:.3f}" if whole else f"{value:.2f}s" if value < 100 else units.format_age(value)
     if kind == "mode":
         return f"{value:03o}"
+    if kind == "place" and not whole:
+        value = [places.short(place) for place in value] if isinstance(value, list) else places.short(value)
     if isinstance(value, list):
         return clean(",".join(str(part) for part in value))
     if isinstance(value, dict):

@@ -6,14 +6,14 @@ be met has its reason, and on a terminal a table of who holds what.
 
 from __future__ import annotations
 
-from trims import errors, units
+from trims import units
 from trims.errors import NoRoom, TrimsError
 from trims_cli import output, targets
 from trims_cli.output import Column, Item
 from trims_cli.settings import Settings
 
 COLUMNS = (
-    Column("NAME", "name"), Column("ID", "id", "id", usual=False), Column("PLACE", "place"),
+    Column("NAME", "name"), Column("ID", "id", "id", usual=False), Column("PLACE", "place", "place"),
     Column("VARIANT", "variant", usual=False), Column("OUTCOME", "outcome"), Column("NEED", "need", "size"),
     Column("FREE", "free", "size"), Column("VICTIMS", "_victims"),
 )  # fmt: skip
@@ -46,7 +46,8 @@ def _explain(settings: Settings, items: list[Item], short: list[NoRoom]) -> None
     for place in dict.fromkeys(str(error.details["place"]) for error in short):
         held = _held([error for error in short if error.details["place"] == place])
         if held:
-            output.write(f"\non {errors.one_line(place)}:\n" + _table(settings, held, HOLDERS))
+            shown = output.cell("place", place, settings.verbose)
+            output.write(f"\non {shown}:\n" + _table(settings, held, HOLDERS))
 
 
 def _held(short: list[NoRoom]) -> list[Item]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     Column("MODEL", "model"),
-    Column("PLACE", "place"),
+    Column("PLACE", "place", "place"),
     Column("SIZE", "nbytes", "size"),
     Column("STATE", "state"),
     Column("PID", "pid", "int"),

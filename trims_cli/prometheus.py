@@ -19,6 +19,7 @@ _BYTES = {
     "leased": "Resident and used by clients.",
     "idle": "Resident and unused.",
     "spare": "Kept ready for the next load.",
+    "reserved": "Of the budget, and for no model: buffers, other processes, clients of an earlier life.",
 }
 _GAUGES = ("connections", "queue")
 _SIZES = {"bytes_loaded": "loaded_bytes", "bytes_evicted": "evicted_bytes"}

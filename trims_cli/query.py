@@ -1,7 +1,8 @@
 """`--filter KEY OP VALUE`, `--sort KEY[:desc]` and `--limit` of a listing, by the kinds of its columns.
 
 A key is a column's name in lower case, or `tag`, `pinned`, or `label.NAME`. Sizes are written 20GiB, ages 30d: an age
-filter compares how long ago, so `created>30d` is older than thirty days. Words compare with `=` and `!=`, as globs.
+filter compares how long ago, so `created>30d` is older than thirty days. Words compare with `=` and `!=`, as globs; a
+place whole, and as it is shown.
 Several filters must all hold. A value that is not known never passes.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from trims import units
+from trims import places, units
 from trims.errors import UsageError
 from trims_cli import times
 from trims_cli.output import Column, Item
@@ -88,7 +89,7 @@ def _holds(kind: str, value: Any, op: str, text: str) -> bool:
         except ValueError:
             raise UsageError(f"bad number {text!r} in a filter") from None
     else:
-        return _text_holds(value, op, text)
+        return _text_holds(_spellings(value) if kind == "place" else value, op, text)
     if value is None:
         return False
     return bool({"=": value == wanted, "!=": value != wanted}.get(op, _ordered(op, value, wanted)))
@@ -104,6 +105,11 @@ def _ordered(op: str, value: Any, wanted: Any) -> bool:
         if op == "<"
         else value <= wanted
     )
+
+
+def _spellings(value: Any) -> list[str]:
+    found = value if isinstance(value, list) else [] if value is None else [str(value)]
+    return [*found, *map(places.short, found)]
 
 
 def _text_holds(value: Any, op: str, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""warm, pin, unpin, evict, wait: what the manager is asked for. Each is: names, one request a name, one listing.
+"""warm, pin, unpin, wait: what the manager is asked for. Each is: names, one request a name, one listing.
 
 Requests for several models are sent at once, so that their loads go on together; answers are shown in the order given.
 """
@@ -10,7 +10,7 @@ import os
 from trims import places, units
 from trims.client.control import Control
 from trims.errors import UsageError
-from trims_cli import output, selection, targets
+from trims_cli import gpus, output, selection, targets
 from trims_cli.output import Column
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 WAIT = 60.0  # seconds, the default of --timeout
 _WHO = (Column("NAME", "name"), Column("ID", "id", "id", usual=False))
-_WHERE = (Column("PLACE", "place"), Column("VARIANT", "variant", usual=False), Column("SIZE", "nbytes", "size"))
+_PLACE = Column("PLACE", "place", "place")
+_WHERE = (_PLACE, Column("VARIANT", "variant", usual=False), Column("SIZE", "nbytes", "size"))
 WARM = (
     *_WHO,
     *_WHERE,
@@ -33,7 +34,7 @@ WARM = (
 )
 EVICT = (*_WHO, *_WHERE, Column("OUTCOME", "outcome"), Column("HOLDERS", "_holders"))
 UNPIN = (*_WHO, Column("OWNER", "owner"))
-WAITED = (Column("CONDITION", "condition"), Column("NAME", "name"), Column("PLACE", "place"))
+WAITED = (Column("CONDITION", "condition"), Column("NAME", "name"), _PLACE)
 FLAVOURS = ("auto", "raw", "onnxruntime", "torch")
 
 
@@ -51,7 +52,7 @@ def warm(
     """Make models resident."""
     if flavour not in FLAVOURS:
         raise UsageError(f"bad value {flavour!r} for --for", "", f"use one of {', '.join(FLAVOURS)}")
-    fields: Item = {"place": places.parse_place(to), "flavour": flavour, "timeout": settings.seconds(WAIT)}
+    fields: Item = {"place": gpus.place(to), "flavour": flavour, "timeout": settings.seconds(WAIT)}
     if pin:
         fields |= {"owner": user()}
     else:
@@ -81,7 +82,7 @@ def pin(
 ) -> int:
     """Make models resident and keep them so."""
     fields: Item = {
-        "place": places.parse_place(place),
+        "place": gpus.place(place),
         "flavour": flavour,
         "owner": owner or user(),
         "reason": reason,
@@ -104,30 +105,6 @@ def unpin(
     return _ask(settings, "unpin", "unpin", models or ("",), fields, UNPIN)
 
 
-def evict(
-    settings: Settings,
-    models: tuple[str, ...] = (),
-    place: str = places.HOST,
-    all: bool = False,
-    idle: str | None = None,
-    until_free: str | None = None,
-    force: bool = False,
-    wait: bool = False,
-    dry_run: bool = False,
-) -> int:
-    """Give residencies up."""
-    rules = [all, idle is not None, until_free is not None]
-    if sum(rules) + bool(models) != 1:
-        raise UsageError("evict what?", "", "name models, or give one of --all, --idle and --until-free")
-    fields: Item = {"place": places.parse_place(place), "force": force, "wait": wait, "dry_run": dry_run}
-    fields["timeout"] = settings.seconds(WAIT)
-    if idle is not None:
-        fields["idle"] = units.parse_duration(idle)
-    if until_free is not None:
-        fields["until_free"] = units.parse_size(until_free)
-    return _ask(settings, "evict", "evict", models or ("",), fields, EVICT)
-
-
 def wait(
     settings: Settings, models: tuple[str, ...] = (), condition: str = "", place: str = places.HOST, any: bool = False
 ) -> int:
@@ -142,7 +119,7 @@ def wait(
         )
     if needs_model != bool(models):
         raise UsageError(f"waiting for {condition} takes {'a model' if needs_model else 'no models'}")
-    fields: Item = {"condition": condition, "place": places.parse_place(place), "timeout": settings.seconds(WAIT)}
+    fields: Item = {"condition": condition, "place": gpus.place(place), "timeout": settings.seconds(WAIT)}
     if condition == "free":
         fields["nbytes"] = units.parse_size(amount)
     if condition == "ready":
@@ -179,8 +156,7 @@ def connect(settings: Settings) -> Control:
 def _ask(
     settings: Settings, schema: str, t: str, models: tuple[str, ...], fields: Item, columns: tuple[Column, ...]
 ) -> int:
-    items, errors, tried = ask(settings, t, models, fields)
-    return _conclude(settings, schema, items, columns, errors, tried)
+    return conclude(settings, schema, *ask(settings, t, models, fields), columns)
 
 
 def ask(settings: Settings, t: str, models: tuple[str, ...], fields: Item) -> tuple[list[Item], list[TrimsError], int]:
@@ -207,17 +183,18 @@ def _any(settings: Settings, models: tuple[str, ...], fields: Item) -> int:
         names = selection.expand(lambda: selection.served(control), models)
         numbers = [control.begin("wait", None, ref=name, **fields) for name in names]
         answer = control.finish(numbers, fields["timeout"])[1]
-    return _conclude(settings, "wait", [shape(item) for item in answer], WAITED, [], 1)
+    return conclude(settings, "wait", [shape(item) for item in answer], [], 1, WAITED)
 
 
-def _conclude(
+def conclude(
     settings: Settings,
     schema: str,
     items: list[Item],
-    columns: tuple[Column, ...],
     errors: list[TrimsError],
     tried: int,
+    columns: tuple[Column, ...],
 ) -> int:
+    """Print what was answered; then raise what failed, or give 0."""
     if items or settings.form in ("json", "jsonl"):
         if any(column.name == "VARIANT" for column in columns):
             columns = output.telling_forms_apart(columns, items, "name")

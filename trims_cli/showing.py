@@ -176,8 +176,15 @@ def _print_model(settings: Settings, item: Item) -> None:
     }
     if "mode" in item:
         lines["access"] = f"uid {item['owner']}, group {item['group']}, mode {item['mode']:o}"
-    resident = item["resident"]
-    lines["resident"] = "no manager of this store runs" if resident is None else "no" if not resident else ", ".join(
-        f"{r['place']} {r['variant']} {r['state']} ({r['leases']} leases, {r['pins']} pins)" for r in resident
-    )  # fmt: skip
+    lines["resident"] = _where(settings, item["resident"])
     output.write("".join(f"{key + ':':<10} {errors.one_line(text)}\n" for key, text in lines.items()))
+
+
+def _where(settings: Settings, resident: list[Item] | None) -> str:
+    if not resident:
+        return "no manager of this store runs" if resident is None else "no"
+    return ", ".join(
+        f"{output.cell('place', r['place'], settings.verbose)} {r['variant']} {r['state']} "
+        f"({r['leases']} leases, {r['pins']} pins)"
+        for r in resident
+    )

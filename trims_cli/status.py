@@ -20,18 +20,21 @@ from trims_cli.times import rfc3339
 
 TYPE_CHECKING = False  # what typing calls it: importing typing would cost the fast commands 8 ms
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trims.shmindex.reader import Snapshot
     from trims_cli.output import Item
     from trims_cli.settings import Settings
 
 PLACES = (
-    Column("PLACE", "place"),
+    Column("PLACE", "place", "place"),
     Column("BUDGET", "budget", "size"),
     Column("USED", "used", "size"),
     Column("PINNED", "pinned", "size"),
     Column("LEASED", "leased", "size"),
     Column("IDLE", "idle", "size"),
     Column("SPARE", "spare", "size"),
+    Column("RESERVED", "reserved", "size", usual=False),
     Column("FREE", "free", "size"),
 )
 CODES = {"running": 0, "dead": 1, "stopped": 3, "unknown": 4}
@@ -68,10 +71,11 @@ def gather(settings: Settings, ask: bool) -> Item:
     item["config_files"] = [path for path in config_files(config.environ) if os.path.exists(path)]
     item["client_store"] = config.store
     item["why_store"] = config.origin("store.path")
-    item["manager"] = None
+    item["manager"] = item["gpus"] = None
     if ask and item["state"] == "running":
         with Control([item["socket"]]) as control:
             item["manager"] = control.request("status")[0]
+        item["gpus"] = [{"place": place, **facts} for place, facts in item["manager"].get("gpus", {}).items()]
     return item
 
 
@@ -132,8 +136,13 @@ def last_eviction(snapshot: Snapshot) -> Item | None:
 
 def place(use: reader.PlaceUse) -> Item:
     """One row of the table of places."""
-    parts = {name: getattr(use, name) for name in ("place", "budget", "used", "pinned", "leased", "idle", "spare")}
-    return {**parts, "free": max(0, use.budget - use.used)}
+    names = ("place", "budget", "used", "pinned", "leased", "idle", "spare", "reserved")
+    return {**{name: getattr(use, name) for name in names}, "free": max(0, use.budget - use.used)}
+
+
+def place_table(settings: Settings, places: Sequence[Item]) -> str:
+    """The table of places; what is reserved in one is shown where there is any."""
+    return output.listing_text(settings, places, output.shown_when_any(PLACES, places, "RESERVED"))
 
 
 def _print(settings: Settings, item: Item) -> None:
@@ -167,9 +176,19 @@ def _print(settings: Settings, item: Item) -> None:
         lines.append(("last gone", f"{last['name']} {output.cell('time', last['time'])} ago: {last['reason']}"))
     output.write("".join(f"{name + ':':<10} {errors.one_line(text)}\n" for name, text in lines))
     if item["places"]:
-        output.write("\n" + output.listing_text(settings, item["places"], PLACES))
+        output.write("\n" + place_table(settings, item["places"]))
+    if item["gpus"]:
+        output.write("\n" + "".join(errors.one_line(line) + "\n" for gpu in item["gpus"] for line in gpu_lines(gpu)))
     if settings.verbose and item["counters"]:
         output.write("\n" + "".join(f"{name:<24} {value}\n" for name, value in sorted(item["counters"].items())))
+
+
+def gpu_lines(gpu: Item) -> list[str]:
+    """What the manager says of a GPU: what it is and how it is used, by the driver's own measure, then its notes."""
+    total, used, others = (units.format_size(gpu[name]) for name in ("total", "used", "others"))
+    worker = f"; process {gpu['worker']} loads to it" if gpu["worker"] is not None else ""
+    line = f"{gpu['place']}: {gpu['name']}, {used} of {total} used as measured, {others} by other processes{worker}"
+    return [line, *(f"  {note}" for note in gpu["notes"])]
 
 
 def _because(origin: str) -> str:

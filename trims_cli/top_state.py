@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trims import places
 from trims_cli.output import Column, Item
 from trims_cli.processes import COLUMNS as PS
 
@@ -63,7 +64,8 @@ def visible(state: State, rows: Sequence[Item]) -> list[Item]:
 
 
 def _searched(row: Item) -> tuple[Any, ...]:
-    return row["model"], row["user"], row["command"], row["job"], row["pid"], row["state"]
+    where = row["place"], places.short(row["place"])
+    return *where, row["model"], row["user"], row["command"], row["job"], row["pid"], row["state"]
 
 
 def press(state: State, key: str, rows: Sequence[Item]) -> tuple[State, Action | None]:

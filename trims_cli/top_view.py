@@ -1,7 +1,8 @@
 """How `top` looks: pure, from a state and a sample to something rich can draw, of exactly the terminal's size.
 
-A bar a place, in its order of how freely its bytes can be had: pinned, leased, idle, spare, free. Then one line of
-rates, the rows, and a line of what the keys do. Widths are counted here, so that nothing wraps.
+A bar a place: pinned, leased, idle, spare, reserved (for no model: buffers, or other processes have it), free. Then
+one line of rates, the rows, and a line of what the keys do. Widths are counted here, so that nothing wraps. Where there
+are more places than a third of the lines can hold, the last bar is that of all others together.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from rich.console import Group
 from rich.text import Text
 
-from trims import errors, units
+from trims import errors, places, units
 from trims_cli import output
 from trims_cli.output import RIGHT, Item
 from trims_cli.top_sample import Sample
@@ -19,7 +20,7 @@ from trims_cli.top_state import COLUMNS, State, visible
 
 PARTS = (  # name, style, glyph, glyph of ASCII
     ("pinned", "magenta", "█", "P"), ("leased", "green", "█", "#"), ("idle", "yellow", "▓", "i"),
-    ("spare", "blue", "░", "s"), ("free", "", "·", "."),
+    ("spare", "blue", "░", "s"), ("reserved", "red", "▒", "o"), ("free", "", "·", "."),
 )  # fmt: skip
 KEYS = (
     "q quit  ↑↓ move  <> sort  I invert  / search  Enter details  p pin  P unpin  e evict  Z pause  +- interval  ? help"
@@ -29,7 +30,7 @@ HELP = """\
 q            quit
 ↑ ↓ j k      move; PgUp PgDn Home End too
 < >          sort by another column; I inverts
-/            search models, users, commands, jobs; Esc shows all
+/            search models, places, users, commands, jobs; Esc shows all
 Enter        who uses the model under the cursor, and what happened to it
 p  P         pin the model under the cursor; drop its pins
 e            evict it, after a question
@@ -42,7 +43,7 @@ def frame(state: State, sample: Sample, width: int, height: int) -> Group:
     """The whole screen, `height` lines."""
     if width < 20 or height < 5:
         return Group(Text("too small", no_wrap=True))
-    head = header(state, sample, width)
+    head = header(state, sample, width, height)
     if state.mode == "help":
         body = [_cut(Text(line), width) for line in _plain(HELP, state).splitlines()]
     elif state.mode == "details":
@@ -54,14 +55,14 @@ def frame(state: State, sample: Sample, width: int, height: int) -> Group:
     return Group(*lines, _cut(_footer(state), width))
 
 
-def header(state: State, sample: Sample, width: int) -> list[Text]:
+def header(state: State, sample: Sample, width: int, height: int) -> list[Text]:
     """The bars and the rates."""
     if sample.pid is None:
         return [_cut(Text("trims top: no manager is running; waiting for one", "bold"), width), Text("")]
     title = f"trims top  manager {sample.version}, process {sample.pid}  every {state.interval:g}s"
     flags = [word for word, on in (("paused", state.paused), ("read-only", state.readonly)) if on]
     lines = [_cut(Text(title + "".join(f"  [{flag}]" for flag in flags), "bold"), width)]
-    lines += [bar(place, width, state) for place in sample.places]
+    lines += [bar(place, width, state) for place in fitting(sample.places, max(2, height // 3))]
     lines.append(_cut(Text(rates(sample)), width))
     if sample.last_eviction is not None:
         lines.append(_cut(Text(last_eviction(sample.last_eviction)), width))
@@ -79,9 +80,19 @@ def _fitting(lines: Sequence[str], room: int) -> Sequence[str]:
     return lines if len(lines) <= room else [*lines[:DETAILS], *lines[DETAILS:][-max(1, room - DETAILS) :]]
 
 
+def fitting(uses: Sequence[Item], room: int) -> Sequence[Item]:
+    """The places, at most `room` of them: the last is then the sum of all that have no bar of their own."""
+    if len(uses) <= room:
+        return uses
+    others = uses[room - 1 :]
+    fields = ("budget", "used", *(name for name, _, _, _ in PARTS))
+    summed = {name: sum(use[name] for use in others) for name in fields}
+    return [*uses[: room - 1], {"place": f"{len(others)} others", **summed}]
+
+
 def bar(place: Item, width: int, state: State) -> Text:
     """One place: its name, the stacked bar, and how much of its budget is used."""
-    name = f"{shorten(place['place'], 12):<12} "
+    name = f"{shorten(errors.one_line(places.short(place['place'])), 12):<12} "
     tail = f" {units.format_size(place['used'])}/{units.format_size(place['budget'])}"
     room = max(4, width - len(name) - len(tail) - 2)
     text = Text(name + "[", no_wrap=True)

@@ -8,15 +8,7 @@ import sys
 from collections.abc import Mapping
 
 from trims.config import Config
-
-_FLAGS = {
-    "budget.host": "--host-budget",
-    "manager.idle_exit": "--idle-exit",
-    "residency.policy": "--policy",
-    "residency.min_resident": "--min-resident",
-    "residency.ttl": "--ttl",
-    "manager.scope": "--scope",
-}
+from trims_cli.asked import FLAGS
 
 
 def socket(config: Config) -> str:
@@ -72,7 +64,7 @@ def text(config: Config, flags: Mapping[str, str]) -> str:
     if config.origin("manager.socket") != "default":
         words += ["--socket", config.own_socket]
     for key, value in flags.items():
-        words += [_FLAGS[key], value]
+        words += [FLAGS[key], value]
     return f"""\
 {head}[Unit]
 Description=trims residency manager

@@ -6,13 +6,18 @@ What differs from run to run is replaced by the name of its type, so that a fiel
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from helpers import cli
 
+from trims.devices import simulated
+
 GOLDEN = Path(__file__).parent.parent / "golden" / "cli.json"
+GOLDEN_GPU = GOLDEN.with_name("cli_gpu.json")
 RECORDED = """{"format":"trims.trace/1","kind":"requests","started":"2026-01-01T00:00:00Z","policy":"lru"}
 {"model":{"name":"m:latest","digest":"ab","nbytes":64,"tensors":2}}
 {"model":{"name":"gone"}}
@@ -25,8 +30,8 @@ RECORDED = """{"format":"trims.trace/1","kind":"requests","started":"2026-01-01T
 """
 VOLATILE = {
     "age", "created", "digest", "files", "filesystem", "free", "hits", "id", "identity", "load_seconds", "nbytes_in",
-    "origin", "path", "pid", "reclaimable", "seconds", "since", "socket", "started", "store", "stored", "time", "used",
-    "verified", "version", "written", "reason", "by",
+    "origin", "others", "path", "pid", "reclaimable", "reserved", "seconds", "since", "socket", "started", "store",
+    "stored", "time", "used", "verified", "version", "worker", "written", "reason", "by",
     "batch_ratio", "max", "mean", "p50", "p90", "p95", "p99", "penalty", "ready_mean", "ready_p50", "ready_speedup",
     "speedup", "speedup_interval", "throughput",
 }  # fmt: skip
@@ -82,8 +87,36 @@ def test_json_of_every_command(manager: Any, home: Path) -> None:
         ("bench", "workload", "--model", str(out), "--requests", "2", "--budget", "8MiB", "-q"),
         ("simulate", "--models", "4", "--sigma", "0", "--median", "1MiB", "-d", "uniform", "--requests", "40"),
     ]
+    assert documents(commands, home) == json.loads(GOLDEN.read_text())
+
+
+def test_json_about_gpus(
+    managers: Callable[..., Any], runtime: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated.make(str(home / "gpus"), gpus=1, nbytes=64 << 20)
+    monkeypatch.setenv("TRIMS_SIMULATED_GPUS", str(home / "gpus"))
+    managers(budget_gpu="16MiB")
+    cli.fill(runtime.store, m=cli.small(1))
+    commands: list[tuple[str, ...]] = [
+        ("start",),
+        ("status", "-v"),
+        ("warm", "m", "--to", "gpu:0"),
+        ("pin", "m", "--on", "gpu"),
+        ("wait", "--for", "warm", "m", "--on", "gpu"),
+        ("ls",),
+        ("ps",),
+        ("top", "--once"),
+        ("unpin", "m"),
+        ("evict", "--all", "--on", "gpu", "--to", "host"),
+        ("evict", "m", "--to", "host"),
+    ]
+    assert documents(commands, home) == json.loads(GOLDEN_GPU.read_text())
+
+
+def documents(commands: list[tuple[str, ...]], home: Path) -> dict[str, Any]:
+    """What each command prints as JSON, made the same for every run."""
     found = {}
     for number, words in enumerate(commands):
         said = " ".join("PATH" if word.startswith("/") else word for word in words)
         found[f"{number} {said}"] = normal(json.loads(cli.ok(*words, "--json")), str(home))
-    assert found == json.loads(GOLDEN.read_text())
+    return found

@@ -48,7 +48,7 @@ def test_start_status_stop(store: Store) -> None:
         assert status["state"] == "running" and status["pid"] == item["pid"] and status["manager"] is None
         assert status["places"] == [
             {"place": "host", "budget": 1 << 20, "used": 0, "pinned": 0, "leased": 0, "idle": 0, "spare": 0,
-             "free": 1 << 20}
+             "reserved": 0, "free": 1 << 20}
         ]  # fmt: skip
         assert cli.items("status", "-v")[0]["manager"]["policy"] == "gdsf"
         assert f"process {item['pid']}" in cli.ok("status")

@@ -251,7 +251,12 @@ def test_completion_in_a_real_shell(shell: str, shell_env: dict[str, str]) -> No
     assert offered("trims bench pap") == ["paper"]
     assert "--quick" in offered("trims bench paper --qui")
     assert "paper" not in offered("trims bench paper ")
+    for line in ("trims warm --to ", "trims wait alpha --on "):
+        assert {"host", "gpu", "gpu:0"} <= set(offered(line)), line
+    assert set(offered("trims evict alpha --to ")) == {"host", "disk"}
+    assert set(offered("trims start --demote-to ")) == {"host", "disk"}
     if shell == "bash":
+        assert offered("trims pin --on gpu:1") == ["1"]  # what is before the colon is another word to readline
         assert offered("trims warm alpha:l") == ["latest"]
         assert offered("trims --store /nowhere warm be") == []
         assert offered("trims --json warm be") == ["beta"]

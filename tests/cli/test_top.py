@@ -24,7 +24,7 @@ from trims.disk.store import Store
 from trims_cli.top_sample import Sample
 from trims_cli.top_screen import keys
 from trims_cli.top_state import COLUMNS, Action, State, press, visible
-from trims_cli.top_view import frame, split
+from trims_cli.top_view import fitting, frame, split
 
 PLACE = {
     "place": "host",
@@ -34,6 +34,7 @@ PLACE = {
     "leased": 200,
     "idle": 300,
     "spare": 100,
+    "reserved": 0,
     "free": 300,
 }
 
@@ -96,14 +97,49 @@ def test_a_frame_never_outgrows_the_terminal(width: int, height: int, mode: str,
 
 
 @given(
-    st.dictionaries(st.sampled_from(["pinned", "leased", "idle", "spare"]), st.integers(0, 10**12), max_size=4),
+    st.dictionaries(st.sampled_from(["pinned", "leased", "idle", "spare", "reserved"]), st.integers(0, 10**12)),
     st.integers(4, 300),
 )
 def test_the_bar_adds_up(parts: dict[str, int], room: int) -> None:
-    place = {**dict.fromkeys(["pinned", "leased", "idle", "spare"], 0), **parts}
+    place = {**dict.fromkeys(["pinned", "leased", "idle", "spare", "reserved"], 0), **parts}
     used = sum(place.values())
     cells = split({**place, "budget": max(1, used), "used": used}, room)
     assert sum(cells) == room and all(n >= 0 for n in cells)
+
+
+def gpu(number: int, **fields: Any) -> dict[str, Any]:
+    return {**PLACE, "place": f"gpu:GPU-{number:08x}-0000-4000-8000-{number:012x}", **fields}
+
+
+def test_gpus_have_bars_with_what_others_use() -> None:
+    places = (PLACE, gpu(0x7A1E0B5C, idle=0, reserved=300))
+    lines = drawn(State(ascii=True), replace(SAMPLE, places=places, rows=(row("a:latest", place=places[1]["place"]),)))
+    assert lines[2].startswith("gpu:7a1e0b5c [PPP") and "ooo" in lines[2] and "ooo" not in lines[1]
+    assert any(" gpu:7a1e0b5c " in line for line in lines[5:]) and not any("GPU-" in line for line in lines)
+
+
+@pytest.mark.parametrize("height", [10, 24])
+def test_many_gpus_leave_room_for_the_rows(height: int) -> None:
+    places = (PLACE, *(gpu(n) for n in range(16)))
+    lines = drawn(State(ascii=True), replace(SAMPLE, places=places, last_eviction=None), 40, height)
+    assert len(lines) == height and any("b:latest" in line for line in lines)
+    bars = [line for line in lines if "[P" in line]
+    assert 2 <= len(bars) <= height // 3 and bars[0].startswith("host")
+    assert bars[-1].startswith(f"{17 - len(bars) + 1} others")
+
+
+def test_what_has_no_bar_of_its_own_is_summed() -> None:
+    places = (PLACE, *(gpu(n) for n in range(4)))
+    assert list(fitting(places, 5)) == list(places)
+    *own, others = fitting(places, 3)
+    assert own == list(places[:2]) and others["place"] == "3 others"
+    assert (others["budget"], others["used"], others["idle"], others["free"]) == (3000, 2100, 900, 900)
+
+
+def test_searching_for_a_gpu() -> None:
+    rows = (row("a:latest"), row("b:latest", place=gpu(0x7A1E0B5C)["place"]))
+    for word in ("gpu:7a", "gpu:GPU-7a"):
+        assert [r["model"] for r in visible(State(search=word), rows)] == ["b:latest"]
 
 
 def test_no_manager() -> None:

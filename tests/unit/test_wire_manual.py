@@ -8,6 +8,8 @@ import struct
 
 import pytest
 
+from trims.devices import simulated
+from trims.linux.fdpass import MOST_FDS
 from trims.manager.connection import QUEUE_LIMIT
 from trims.residency.machine import PlaceUse
 from trims.shmindex import layout as lay
@@ -38,7 +40,7 @@ def test_no_message_is_listed_that_is_not(page):
 def test_numbers_are_those_of_the_code(page):
     assert f"version of the protocol, {VERSION}" in page
     assert f".It {HEADER.size} Ta" in page
-    for number in (CLIENT_LIMIT, MANAGER_LIMIT, QUEUE_LIMIT, lay.CLOSED_AT):
+    for number in (CLIENT_LIMIT, MANAGER_LIMIT, QUEUE_LIMIT, lay.CLOSED_AT, MOST_FDS):
         assert str(number) in page
     for name, size in (("meta", lay.META), ("place", lay.PLACE), ("residency", lay.HOT), ("names", lay.NAMES)):
         assert f".It Sy {name} No \\&({size.size} bytes" in page
@@ -62,8 +64,23 @@ def test_the_header_table_adds_up(page):
 
 
 def test_items_are_named(page):
-    for name in (*PlaceUse.__slots__, "previous_pid", "orphans", "blockers", "victims", "holders", "would-evict"):
+    for name in (
+        *PlaceUse.__slots__,
+        "previous_pid",
+        "orphans",
+        "blockers",
+        "victims",
+        "holders",
+        "would-evict",
+        "gpus",
+    ):
         assert name in page, name
+
+
+def test_what_is_told_of_a_gpu_is_named(page, tmp_path, monkeypatch, request):
+    monkeypatch.setenv("TRIMS_SIMULATED_GPUS", simulated.make(str(tmp_path), gpus=1))
+    (fields,) = request.getfixturevalue("manager").request("status")[0]["gpus"].values()
+    assert f"by place: {', '.join(fields)} ." in page
 
 
 def test_the_example_is_a_client(page, request):
