@@ -84,7 +84,7 @@ class About:
         """Have the model's forms in the place resident on the host, one after the other; then evict them."""
         executor = self._executor
         there = [v for v in executor.machine.residencies() if v.key.digest == event.digest]
-        forms = [executor.form_of(view.key, view.ref) for view in there if view.key.place == event.place]
+        forms = [executor.form_of(view.key, event.ref) for view in there if view.key.place == event.place]
 
         def step(items: list[dict[str, object]] | None, error: dict[str, object] | None) -> bool:
             if error is not None:

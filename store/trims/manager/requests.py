@@ -24,7 +24,6 @@ from trims.manager.tenancy import Tenancy
 from trims.manager.whereabouts import Whereabouts
 from trims.manager.workers import Pool
 from trims.permission import Asker
-from trims.places import is_gpu
 from trims.residency import events as ev
 from trims.residency import policies
 from trims.residency.events import Key
@@ -164,8 +163,6 @@ class Requests:
 
         def ask(form: Form) -> None:
             form = self._whereabouts.form(form, m.place)
-            if tenant is not None and is_gpu(form.key.place):
-                self._tenancy.check_gpu(tenant, form.ref)
             ref = form.ref if tenant is None else self._tenancy.to_attach(tenant, form)
             self._executor.feed(ev.AttachAsked(connection.number, m.id, deadline, form.key, ref, form.nbytes))
 

@@ -10,6 +10,7 @@ from trims.manager.loader import Form
 from trims.manager.names import Named, Names, unknown
 from trims.manager.quotas import Quotas
 from trims.permission import Asker, may_change
+from trims.places import is_gpu
 from trims.residency.machine import Machine
 from trims.wire import messages as wm
 
@@ -31,14 +32,10 @@ class Tenancy:
 
     def to_attach(self, tenant: Asker, form: Form) -> str:
         ref = self._known(tenant, form).ref
+        if is_gpu(form.key.place):
+            self._check_gpu(tenant, ref)
         self._quotas.check_lease(tenant, form.key, ref, form.nbytes)
         return ref
-
-    def check_gpu(self, tenant: Asker, ref: str) -> None:
-        """Raise unless the tenant may have memory of a GPU: whoever maps it could write to it."""
-        if self._gpu_group is None or self._gpu_group not in tenant.groups:
-            what = f"{ref} is not given to you on a GPU"
-            raise NotPermitted(what, "GPU memory is shared within the group gpu.group only", "open it on the host")
 
     def to_warm(self, tenant: Asker, form: Form, sets_ttl: bool) -> str:
         """How long it is kept is for its owner to say: with 0 seconds it would be evicted."""
@@ -62,6 +59,12 @@ class Tenancy:
             raise InUse(what, OTHERS)
         if any(owner != gate.owner_name(tenant) for owner in self._machine.pin_owners(digest)):
             raise Pinned(what, "it is pinned by others")
+
+    def _check_gpu(self, tenant: Asker, ref: str) -> None:
+        """Raise unless the tenant may have memory of a GPU: whoever maps it could write to it."""
+        if self._gpu_group is None or self._gpu_group not in tenant.groups:
+            what = f"{ref} is not given to you on a GPU"
+            raise NotPermitted(what, "GPU memory is shared within the group gpu.group only", "open it on the host")
 
     def _known(self, tenant: Asker, form: Form) -> Named:
         """What was found for a tenant, asked once more now that the answer is due."""
