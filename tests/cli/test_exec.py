@@ -150,6 +150,21 @@ def test_the_program_is_the_process(world: Path) -> None:
     assert cli.ok("exec", sys.executable, "-c", code) == "True\n"
 
 
+def test_closed_streams_stay_closed(world: Path) -> None:
+    closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *cli.TRIMS]
+    code = """
+import os
+for fd in 0, 1, 2:
+    try:
+        os.fstat(fd)
+    except OSError:
+        open("closed", "a").write(str(fd))
+"""
+    done = subprocess.run([*closing, "exec", sys.executable, "-c", code], cwd=world)
+    assert (done.returncode, (world / "closed").read_text()) == (0, "012")
+    assert [subprocess.run([*closing, *words]).returncode for words in (["ls"], ["show", "nonesuch"])] == [0, 10]
+
+
 def test_exit_codes_are_those_of_env(world: Path) -> None:
     assert execute("--", "sh", "-c", "exit 7").returncode == 7
     assert "there is no such program" in cli.fails(127, "exec", "nonesuch-program")
