@@ -302,6 +302,20 @@ def test_a_process_below_the_program_ends_as_the_program_does(world: Path) -> No
     assert refused["outcome"] == "refused" and refused["path"] == str(world / "new.npz")
 
 
+def test_a_worker_of_a_preloading_server_says_what_it_shares(world: Path) -> None:
+    code = """
+import os, sys, numpy
+kept = numpy.load("m.npz")
+if os.fork():
+    sys.exit(os.wait()[1])
+"""
+    done = execute("--report", world / "report", sys.executable, "-c", code, cwd=world)
+    assert done.returncode == 0, done.stderr
+    ends = redirecting.lines(world / "report", "process")
+    assert [end["redirected"] for end in ends] == [0, 1]
+    assert ends[0]["shared_nbytes"] == ends[1]["shared_nbytes"] >= 160_000
+
+
 def test_require_sees_every_process_and_nothing_less(world: Path) -> None:
     (world / "outer.py").write_text("import subprocess, sys\nsubprocess.run([sys.executable, *sys.argv[1:]])\n")
     done = execute("--require", "m", sys.executable, "outer.py", "app.py", "m.npz", cwd=world)
