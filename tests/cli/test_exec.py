@@ -150,6 +150,21 @@ def test_the_program_is_the_process(world: Path) -> None:
     assert cli.ok("exec", sys.executable, "-c", code) == "True\n"
 
 
+def test_closed_streams_stay_closed(world: Path) -> None:
+    closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *cli.TRIMS]
+    code = """
+import os
+for fd in 0, 1, 2:
+    try:
+        os.fstat(fd)
+    except OSError:
+        open("closed", "a").write(str(fd))
+"""
+    done = subprocess.run([*closing, "exec", sys.executable, "-c", code], cwd=world)
+    assert (done.returncode, (world / "closed").read_text()) == (0, "012")
+    assert [subprocess.run([*closing, *words]).returncode for words in (["ls"], ["show", "nonesuch"])] == [0, 10]
+
+
 def test_exit_codes_are_those_of_env(world: Path) -> None:
     assert execute("--", "sh", "-c", "exit 7").returncode == 7
     assert "there is no such program" in cli.fails(127, "exec", "nonesuch-program")
@@ -285,6 +300,20 @@ def test_a_process_below_the_program_ends_as_the_program_does(world: Path) -> No
     assert [(end["redirected"], end["native"]) for end in redirecting.lines(report, "process")] == [(1, 0), (0, 0)]
     (refused,) = redirecting.lines(report, "fallback")
     assert refused["outcome"] == "refused" and refused["path"] == str(world / "new.npz")
+
+
+def test_a_worker_of_a_preloading_server_says_what_it_shares(world: Path) -> None:
+    code = """
+import os, sys, numpy
+kept = numpy.load("m.npz")
+if os.fork():
+    sys.exit(os.wait()[1])
+"""
+    done = execute("--report", world / "report", sys.executable, "-c", code, cwd=world)
+    assert done.returncode == 0, done.stderr
+    ends = redirecting.lines(world / "report", "process")
+    assert [end["redirected"] for end in ends] == [0, 1]
+    assert ends[0]["shared_nbytes"] == ends[1]["shared_nbytes"] >= 160_000
 
 
 def test_require_sees_every_process_and_nothing_less(world: Path) -> None:

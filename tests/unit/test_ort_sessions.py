@@ -449,6 +449,26 @@ def test_an_interpreter_that_lacks_what_writes_containers_leaves_it_to_the_one_o
     assert os.path.exists(store.paths.variant_sidecar(digest, variant_key()))
 
 
+def test_what_an_interpreter_lacks_is_lent_to_its_child(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So one with another runtime than that of trims' own gets a form of its own."""
+    with trims.open("cnn") as model:
+        digest = model.digest
+    seen: list[str] = []
+    run = subprocess.run
+
+    def look(*args: Any, **options: Any) -> Any:
+        seen.append(options["env"]["PYTHONPATH"])
+        return run(*args, **options)
+
+    monkeypatch.setattr(subprocess, "run", look)
+    monkeypatch.setattr(ort_builder, "_NEEDS", ("a_module_that_is_not_here",))
+    monkeypatch.setenv("TRIMS_EXEC_PYTHON", f"{store.root}/python")
+    monkeypatch.setenv("TRIMS_EXEC_HOME", "/lent:/lent/too")
+    ort_builder.build_in_child(store, digest)
+    assert os.path.exists(store.paths.variant_sidecar(digest, variant_key()))
+    assert [path.endswith(":/lent:/lent/too") for path in seen] == [True]
+
+
 def test_a_child_with_another_runtime_builds_nothing(store: Store) -> None:
     with trims.open("cnn") as model:
         code, report = child("build", "--store", store.root, "--digest", model.digest, "--key", "ort-0.9")

@@ -1,7 +1,8 @@
 """Having a variant built: by a child process of this interpreter, so that a hostile model cannot hurt the program.
 
-An interpreter that trims is only lent to may lack what writes containers; then trims' own builds, if it has the same
-runtime. What ONNX Runtime cannot derive is noted in the store: the next process does not find out anew.
+An interpreter that trims is only lent to may lack what writes containers: the child is lent that, too. Where the two
+do not go together trims' own interpreter builds, if it has the same runtime. What ONNX Runtime cannot derive is noted
+in the store: the next process does not find out anew.
 """
 
 from __future__ import annotations
@@ -41,22 +42,25 @@ def build_in_child(store: Store | None, digest: str) -> None:
     known = _failed.get((store.root, digest)) or refusal(store.paths, digest, variant_key())
     if known is None:
         try:
-            run_child(store.root, digest, _interpreter())
+            _build(store.root, digest)
             return
         except TrimsError as error:
             known = _failed[store.root, digest] = str(error)
     raise NoSuchVariant("it cannot be built", known)
 
 
-def _interpreter() -> str:
-    """The interpreter that builds: this one, or trims' own where this one cannot."""
+def _build(root: str, digest: str) -> None:
+    """By this interpreter, or by trims' own where this one lacks what it takes, and cannot use what it is lent."""
     missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
-    if not missing:
-        return sys.executable
     own = os.environ.get("TRIMS_EXEC_PYTHON", "")
-    if not own or own == sys.executable:
+    if missing and own in ("", sys.executable):
         raise NoSuchVariant("no interpreter to build it with", f"this one lacks {' and '.join(missing)}")
-    return own
+    try:
+        run_child(root, digest)
+    except TrimsError:
+        if not missing:
+            raise
+        run_child(root, digest, own)
 
 
 def run_child(root: str, digest: str, python: str | None = None) -> dict[str, object]:
@@ -70,7 +74,8 @@ def run_child(root: str, digest: str, python: str | None = None) -> dict[str, ob
 
     variables = {**os.environ, "OMP_NUM_THREADS": "1"}
     if python == sys.executable:
-        variables["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
+        lent = os.environ.get("TRIMS_EXEC_HOME", "").split(os.pathsep)
+        variables["PYTHONPATH"] = os.pathsep.join(entry for entry in [*sys.path, *lent] if entry)
     else:
         variables.pop("PYTHONPATH", None)
     try:

@@ -80,9 +80,8 @@ def _managed(known: Known) -> Model:
 
 
 def living() -> list[Model]:
-    """The models that something in this process still holds."""
-    pid = os.getpid()
-    return [model for (owner, _), model in list(_open.items()) if owner == pid]
+    """The models that something in this process still holds, each once; also from before a fork."""
+    return list({digest: model for (_, digest), model in list(_open.items())}.values())  # its own come later
 
 
 def _of(known: Known, place: str, timeout: float) -> Model:
