@@ -146,16 +146,17 @@ class TestStarting:
         ("given", "env", "places"),
         [
             ("1", {}, [SECOND]), ("1,0", {}, [SECOND, FIRST]), ("0", {"CUDA_VISIBLE_DEVICES": "1"}, [SECOND]),
-            (FIRST[4:], {}, [FIRST]), ("auto", {}, [FIRST, SECOND]), ("none", {}, []),
+            (FIRST[4:], {}, [FIRST]), ("00000001", {"CUDA_VISIBLE_DEVICES": "1,0"}, [SECOND]),
+            ("auto", {}, [FIRST, SECOND]), ("none", {}, []),
         ],
-        ids=["number", "order", "view", "uuid", "auto", "none"],
+        ids=["number", "order", "view", "uuid", "as shown", "auto", "none"],
     )  # fmt: skip
     def test_a_list_of_gpus(self, there: Path, given: str, env: dict[str, str], places: list[str]) -> None:
         (item,) = cli.items("start", "--gpu", given, "--gpu-budget", "16MiB", env=env)
         try:
             assert [place for place in item["budgets"] if place != "host"] == places
             listed = ",".join(place[4:] for place in places)
-            assert item["settings"]["gpu.devices"] == (given if given in ("auto", "none") else listed)
+            assert item["settings"]["gpu.devices"] == (given if given in ("auto", "none", "00000001") else listed)
             assert not any("GPUs" in difference["key"] for difference in item["differs"])
             assert cli.items("start", "--gpu", given, env=env)[0]["differs"] == []
         finally:
@@ -169,6 +170,7 @@ class TestStarting:
             (item,) = json.loads(done.stdout)["items"]
             assert [d["key"] for d in item["differs"]] == ["gpu.devices", "budget.gpu"]
             assert f"GPUs {SECOND[4:]} (asked: {FIRST[4:]})" in done.stderr and "--gpu-budget 8MiB" in done.stderr
+            assert cli.items("start", env={"TRIMS_GPUS": "1"})[0]["differs"] == []  # the same GPU, as a number
             (item,) = cli.items("restart")
             assert item["settings"]["gpu.devices"] == SECOND[4:] and list(item["budgets"]) == ["host", SECOND]
             assert item["settings"]["residency.demote_to"] == "host"

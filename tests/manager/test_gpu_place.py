@@ -147,7 +147,7 @@ def test_any_gpu_is_the_one_that_has_it_or_the_one_with_room(put, gpus, manager,
 @pytest.mark.parametrize(
     ("place", "kind"),
     [("gpu:SIM-0000000", UsageError), ("gpu:sim-00000001", None), ("gpu:00000001", None), ("gpu:GPU-1", DeviceLost),
-     ("gpu:7", DeviceLost), ("tape", DeviceLost)],
+     ("gpu:7", DeviceLost), ("gpu:0", DeviceLost), ("gpu:0000000", DeviceLost), ("tape", DeviceLost)],
 )  # fmt: skip
 def test_the_beginning_of_a_uuid_is_enough_where_it_is_one_gpus(put, gpus, client, place, kind) -> None:
     put("m")

@@ -45,7 +45,9 @@ def test_a_number_that_there_is_none_of_names_how_many_there_are(monkeypatch: py
         gpus.own("gpu")
 
 
-@pytest.mark.parametrize("text", ["SIM-00000001", "sim-00000001-0000", "00000001-0", SECOND.removeprefix("gpu:")])
+@pytest.mark.parametrize(
+    "text", ["SIM-00000001", "sim-00000001-0000", "00000001-0", "00000001", SECOND.removeprefix("gpu:")]
+)
 def test_the_beginning_of_a_uuid_will_do(text: str) -> None:
     assert gpus.resolve(f"gpu:{text}") == gpus.own(f"gpu:{text}") == SECOND
 

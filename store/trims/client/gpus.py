@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from trims.devices import drivers
 from trims.devices.driver import Driver, Gpu
 from trims.errors import DeviceLost, UsageError
-from trims.places import GPU, gpu_of, gpu_place
+from trims.places import GPU, gpu_number, gpu_of, gpu_place
 
 _HINT = "see `nvidia-smi -L`, and CUDA_VISIBLE_DEVICES"
 
@@ -22,14 +22,15 @@ def resolve(place: str, environ: Mapping[str, str] = os.environ) -> str:
     """The place to tell a manager: what is not a certain GPU as it is, else `gpu:<UUID>`.
 
     A number is one in this process's own view (CUDA_VISIBLE_DEVICES). Of a UUID the beginning will do, with or without
-    its prefix; in digits alone it needs the prefix, or it is a number. A GPU that this process does not see is left for
-    the manager to find. Raises DeviceLost for a number that there is no GPU of, UsageError for an ambiguous beginning.
+    its prefix. A GPU that this process does not see is left for the manager to find. Raises DeviceLost for a number
+    that there is no GPU of, UsageError for an ambiguous beginning.
     """
     which = gpu_of(place)
     if not which:
         return place
-    if which.isascii() and which.isdecimal():
-        return gpu_place(_numbered(drivers.find(environ), int(which)).uuid)
+    number = gpu_number(place)
+    if number is not None:
+        return gpu_place(_numbered(drivers.find(environ), number).uuid)
     try:
         gpus = drivers.find(environ).gpus()
     except DeviceLost:  # no driver here; there may be one where the manager is

@@ -15,7 +15,7 @@ from trims.devices import drivers
 from trims.devices.driver import Driver, Gpu
 from trims.devices.gpu import GpuDevice
 from trims.errors import DeviceLost, NoRoom, TrimsError, UsageError
-from trims.places import HOST, gpu_place
+from trims.places import HOST, gpu_number, gpu_place
 from trims.transfer.gpu_link import GpuLink
 from trims.transfer.to_gpu import GpuFiller
 
@@ -83,10 +83,8 @@ def _named(driver: Driver, text: str) -> list[Gpu]:
     gpus = driver.gpus()
     chosen: dict[str, Gpu] = {}
     for word in filter(None, (part.strip() for part in text.split(","))):
-        if word.isdecimal():
-            hits = [gpu for gpu in gpus if gpu.ordinal == int(word)]
-        else:
-            hits = [gpu for gpu in gpus if matches(gpu.uuid, word)]
+        number = gpu_number(gpu_place(word))
+        hits = [gpu for gpu in gpus if (matches(gpu.uuid, word) if number is None else gpu.ordinal == number)]
         if not hits:
             there = ", ".join(f"{gpu.ordinal} {gpu.uuid}" for gpu in gpus) or "none"
             raise DeviceLost(f"there is no GPU {word}", f"the driver shows {there}", "see `nvidia-smi -L`")

@@ -10,7 +10,7 @@ from trims.errors import DeviceLost, TrimsError, UsageError
 from trims.manager.executor import Executor
 from trims.manager.gpus import matches
 from trims.manager.loader import Form
-from trims.places import GPU, gpu_of, is_gpu
+from trims.places import GPU, gpu_number, gpu_of, is_gpu
 from trims.residency.loading import no_place
 
 
@@ -27,7 +27,10 @@ class Whereabouts:
             return text
         if not is_gpu(text):
             raise no_place(text)
-        found = [place for place in self._gpus if text == GPU or matches(gpu_of(place), gpu_of(text))]
+        known = (
+            [] if gpu_number(text) is not None else self._gpus
+        )  # a number is the asker's own, and means nothing here
+        found = [place for place in known if text == GPU or matches(gpu_of(place), gpu_of(text))]
         if len(found) == 1:
             return found[0]
         if not found:
