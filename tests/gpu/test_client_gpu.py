@@ -1,4 +1,4 @@
-"""Clients on a real GPU: the host's bits in every framework that is installed, for reading only, and ends that are clean.
+"""Clients on a real GPU: the host's bits in every framework that is installed, for reading only, and clean ends.
 
 Each look at the GPU is made by a process of its own: what it leaves open is the driver's business, and one that writes
 to the weights loses its context.
@@ -45,7 +45,7 @@ driver, gpu = gpus.seen(model.place)
 
 @pytest.fixture
 def run(managers: Callable[..., Any]) -> Callable[[str], str]:
-    """Run code with the model `m` open on the host and on the first GPU; returns what it prints. Skips if it says so."""
+    """Run code with the model `m` open on the host and on the first GPU; returns what it prints, or skips."""
     manager = managers()
     store = open_store(str(manager.runtime.store))
     import_model(store, every_dtype(), "m")
