@@ -79,6 +79,20 @@ def is_mapped(address: int) -> bool:
     return any(int(first, 16) <= address < int(last, 16) for first, last in spans)
 
 
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The calls of the driver from now on."""
+    log: list[str] = []
+
+    class Logged(simulated.SimulatedDriver):
+        def _check(self, call: str, *uuids: str) -> None:
+            log.append(call)
+            super()._check(call, *uuids)
+
+    driver = Logged(os.environ[drivers.SIMULATED])
+    monkeypatch.setattr(drivers, "find", lambda *_: driver)
+    return log
+
+
 # ---- what is there
 
 
@@ -143,15 +157,7 @@ def test_the_lease_ends_with_the_last_user_and_the_memory_before_it(made: Made, 
 
 
 def test_a_mapping_ends_in_order(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    log: list[str] = []
-
-    class Logged(simulated.SimulatedDriver):
-        def _check(self, call: str, *uuids: str) -> None:
-            log.append(call)
-            super()._check(call, *uuids)
-
-    driver = Logged(os.environ[drivers.SIMULATED])
-    monkeypatch.setattr(drivers, "find", lambda *_: driver)
+    log = logged(monkeypatch)
     fds = made.descriptors()
     region = attached(made.answer(), fds, lambda: log.append("release the lease"), made.place)
     slabs = len(made.sizes)
@@ -298,8 +304,10 @@ def test_an_answer_that_makes_no_sense_is_refused(made: Made, changes: dict[str,
     assert released == [1] and not any(os.path.exists(f"/proc/self/fd/{fd}") for fd in fds)
 
 
-def test_a_child_has_the_files_and_not_the_weights(made: Made, used: Callable[[], int]) -> None:
+def test_a_child_has_the_files_and_not_the_weights(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logged(monkeypatch)
     opened = Opened(made)
+    log.clear()
     region = opened.region
     assert region is not None
     view = region.view("large")
@@ -316,7 +324,7 @@ def test_a_child_has_the_files_and_not_the_weights(made: Made, used: Callable[[]
         try:
             check()
             opened.region = region = view = None
-            status = 0 if opened.released == 1 else 2
+            status = 0 if opened.released == 1 and not log else 2
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0

@@ -48,6 +48,12 @@ def test_a_client_of_a_manager_is_light() -> None:
     assert loaded & {"dataclasses", "socket", "asyncio", "tempfile", "subprocess", "trims.manifest"} == set()
 
 
+def test_a_client_without_a_gpu_loads_nothing_for_one() -> None:
+    loaded = modules_after("import trims.client.handle, trims.client.choosing, trims.integrations.numpy")
+    found = {name for name in loaded if name.startswith(("trims.client.", "trims.devices"))}
+    assert {name for name in found if "gpu" in name or "device" in name or "capsules" in name} == set()
+
+
 def test_no_second_copy_of_the_library_is_named() -> None:
     """With the repository on sys.path `store.trims` would import, as a second set of the same classes."""
     for path in [*SOURCES, *(ROOT / "tests").rglob("*.py")]:
