@@ -23,7 +23,7 @@ from trims.errors import DeviceLost, NoRoom
 MIB = 1 << 20
 SIZE = 32 * MIB  # a multiple of every granularity; large beside what other processes do on a GPU meanwhile
 NEAR = SIZE // 4
-SOON = 20.0  # seconds in which memory of a process that has ended comes back; on a real GPU it is not instant
+SOON = 20.0  # seconds in which memory that was given up, or whose process has ended, must be seen to come back
 
 
 @pytest.fixture(params=["simulated", "stub", pytest.param("gpu", marks=[pytest.mark.gpu, capabilities.needs_gpu])])
@@ -95,9 +95,10 @@ def used(peer: Peer, ordinal: int = 0) -> int:
     return int(peer.usage(peer.gpus()[ordinal].uuid).used)
 
 
-def comes_back(peer: Peer, to: int) -> bool:
+def comes_back(peer: Peer, to: int, near: int = NEAR) -> bool:
+    """Whether soon no more is used than `to` bytes, and a few that others may have taken."""
     deadline = time.monotonic() + SOON
-    while used(peer) > to + NEAR:
+    while used(peer) > to + near:
         if time.monotonic() > deadline:
             return False
     return True
@@ -321,7 +322,7 @@ def test_a_context_takes_memory_until_the_last_close(peer, peers):
     peer.close(0)
     with pytest.raises(DeviceLost):
         peer.close(0)
-    assert comes_back(watch, before)
+    assert comes_back(watch, before, (opened - before) // 2)
 
 
 @pytest.mark.parametrize("call", ["synchronize", "pin", "register", "stream", "copy_in", "copy_out", "wait"])
@@ -344,7 +345,7 @@ def test_wrong_arguments_are_refused_and_leave_nothing(peer):
     count = peer.descriptors()
     for call in (
         lambda: peer.create(0, 12345),
-        lambda: peer.map(address, SIZE // 2, 10**6),
+        lambda: peer.map(address + SIZE, SIZE, handle),
         lambda: peer.allow(address, SIZE, 0, True),
         lambda: peer.access(address, 0),
         lambda: peer.unmap(address, SIZE),
@@ -361,7 +362,7 @@ def test_wrong_arguments_are_refused_and_leave_nothing(peer):
 def test_a_forked_child_is_told_that_it_has_no_gpu(peer):
     peer.open(0)
     for call in (("create", 0, SIZE), ("synchronize", 0), ("reserve", SIZE)):
-        with pytest.raises(DeviceLost, match="fork"):
+        with pytest.raises(DeviceLost, match="forked child"):
             peer.forked(*call)
     peer.synchronize(0)
 

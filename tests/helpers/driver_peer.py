@@ -46,8 +46,7 @@ class Peer:
     def __exit__(self, *_: object) -> None:
         self._talk.close()
         self._pass.close()
-        if self._process.poll() is None:
-            self._process.wait()
+        self.kill()
 
     @property
     def pid(self) -> int:
@@ -67,6 +66,10 @@ class Peer:
 
     def answer(self) -> Any:
         return self._talk.recv()
+
+    def answers(self, seconds: float) -> bool:
+        """Whether the answer comes within so many seconds."""
+        return self._talk.poll(seconds)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda *arguments: self.do(name, *arguments)

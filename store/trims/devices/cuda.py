@@ -254,7 +254,7 @@ def _start() -> bool:
 def _ask(name: str, *arguments: Any) -> Any:
     try:
         error, *answer = getattr(cu, name)(*arguments)
-    except (RuntimeError, ValueError) as reason:  # a driver without this call, or with an error that has no name yet
+    except (RuntimeError, ValueError, LookupError) as reason:  # a driver without the call, or an error without a name
         raise unusable(f"{name}: {reason}", "is it older than cuda-bindings? try nvidia-smi") from None
     if int(error):
         raise failed(name, int(error), error.name)

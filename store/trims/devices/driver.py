@@ -148,7 +148,10 @@ class Driver(ABC):
 
     @abstractmethod
     def copy_in(self, ordinal: int, to: int, source: int, nbytes: int, stream: int) -> None:
-        """Begin to copy host memory to a GPU. From memory that is not page-locked it may block."""
+        """Begin to copy host memory to a GPU; the source is the copy's until somebody has waited for the stream.
+
+        From memory that is not page-locked it may block.
+        """
 
     @abstractmethod
     def copy_out(self, ordinal: int, to: int, source: int, nbytes: int, stream: int) -> None:
