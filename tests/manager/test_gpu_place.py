@@ -144,6 +144,16 @@ def test_any_gpu_is_the_one_that_has_it_or_the_one_with_room(put, gpus, manager,
     assert client.ask(WaitFor, ref="b", place="gpu", condition="warm").items[0]["held"]
 
 
+def test_what_is_on_several_gpus_leaves_the_one_that_is_said(put, gpus, client) -> None:
+    put("m")
+    for number in (0, 1):
+        client.ask(Warm, ref="m", place=gpus.place(number))
+    refused = client.ask(Evict, ref="m", place="gpu")
+    assert isinstance(refused, Refused) and refused.code == UsageError.code and gpus.place(1) in refused.hint
+    assert client.ask(Evict, ref="m", place=gpus.place(1)).items[0]["outcome"] == "evicted"
+    assert client.ask(Evict, ref="m", place="gpu").items[0]["place"] == gpus.place(0)
+
+
 @pytest.mark.parametrize(
     ("place", "kind"),
     [("gpu:SIM-0000000", UsageError), ("gpu:sim-00000001", None), ("gpu:00000001", None), ("gpu:GPU-1", DeviceLost),
@@ -177,6 +187,7 @@ def test_a_killed_clients_lease_is_gone_and_its_memory_can_go(put, gpus, manager
         refused = client.ask(Evict, ref="m", place="gpu")
         assert isinstance(refused, Refused) and refused.code == InUse.code
         holder.kill()
+        holder.wait()  # its descriptors go one after the other, and the lease's is not the last
         assert client.ask(WaitFor, ref="m", place="gpu", condition="idle").items[0]["held"]
     before = gpus.used()
     client.ask(Evict, ref="m", place="gpu")

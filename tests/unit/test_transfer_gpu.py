@@ -234,18 +234,21 @@ def test_an_order_that_is_not_wanted_any_more_ends(gpus, devices, filler, source
     os.mkfifo(gate)
     fail(gpus.directory, hold={"copy_in": str(gate)})
     region = devices[0].allocate("m", source.span)
-    standing, decided = threading.Event(), threading.Event()
+    standing, sent = threading.Event(), threading.Event()
+    looks: list[bool] = []
 
     def cancelled() -> bool:
+        if looks:  # the look before this one was answered with yes, and passed on
+            sent.set()
         if standing.is_set():
-            decided.set()
-        return standing.is_set()
+            looks.append(True)
+        return bool(looks)
 
     def let_go() -> None:
         """Open the gate when the worker, which stands there, has heard that its work is not wanted."""
         fd = entered(gate)
         standing.set()
-        decided.wait()
+        sent.wait()
         while unheard(filler.link):
             pass
         fail(gpus.directory)

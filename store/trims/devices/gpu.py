@@ -117,7 +117,7 @@ class GpuDevice(Device):
         return region
 
     def set_spare(self, nbytes: int) -> int:
-        """The driver gives memory in microseconds: none is kept ready."""
+        """None is kept ready: the driver has its own."""
         return 0
 
     def statistics(self) -> DeviceStatistics:

@@ -68,7 +68,7 @@ class About:
             )
 
         def ask(digest: str, ref: str) -> None:
-            place = self.whereabouts.find(m.place, digest)
+            place = self.whereabouts.holding(m.place, digest)
             if connection.tenant is not None:
                 self._tenancy.to_evict(connection.tenant, digest, ref, place)
             what = (connection.number, m.id, deadline, place, digest, ref, m.idle, m.until_free)

@@ -75,12 +75,8 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
         config[key]  # a bad one is named with where it is from
     others = neighbours.living(config, paths)
     found = gpus.find(config, neighbours.gpus_taken(others), log.write)
-    budgets = {HOST: neighbours.host_budget(config, others, log.write), **found.budgets}
-    spare = _spare(config, budgets[HOST])
-    policy, min_resident = policies.make(config["residency.policy"]), config["residency.min_resident"]
-    cap = {place: units.parse_size(config.text("budget.pin_cap"), budget) for place, budget in budgets.items()}
-    turn = config["quota.turn"] if doors.system else units.FOREVER
-    machine = Machine(budgets, policy, config["residency.ttl"], cap, min_resident, turn, found.sources)
+    host = neighbours.host_budget(config, others, log.write)
+    machine = _machine(config, {HOST: host, **found.budgets}, found.sources, doors.system)
     memfd.make_undumpable()
     _raise_limits()
     given = systemd.listener()
@@ -97,19 +93,26 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
             settings={key: config.text(key) for key in TOLD},
             cap=_connections(doors.system, config["quota.connections"]),
             own_socket=given is None,
-            spare=spare,
+            spare=_spare(config, host),
             idle_exit=config["manager.idle_exit"],
             doors=doors,
             gpus=found,
             gpu_group=group_number(config["gpu.group"], "gpu.group"),
             demote=config["residency.demote_to"] == HOST,
-            limits=Limits(*(_quota(config, name, budgets[HOST]) for name in ("leased", "pinned"))),
+            limits=Limits(*(_quota(config, name, host) for name in ("leased", "pinned"))),
         )
     except BaseException:
         listener.close()
         if given is None:
             os.unlink(paths.socket)  # nobody listens: it would only look like a manager that died
         raise
+
+
+def _machine(config: Config, budgets: dict[str, int], sources: dict[str, tuple[str, ...]], system: bool) -> Machine:
+    policy, min_resident = policies.make(config["residency.policy"]), config["residency.min_resident"]
+    cap = {place: units.parse_size(config.text("budget.pin_cap"), budget) for place, budget in budgets.items()}
+    turn = config["quota.turn"] if system else units.FOREVER
+    return Machine(budgets, policy, config["residency.ttl"], cap, min_resident, turn, sources)
 
 
 def _check_store(store: Store, system: bool) -> None:

@@ -27,9 +27,7 @@ class Whereabouts:
             return text
         if not is_gpu(text):
             raise no_place(text)
-        known = (
-            [] if gpu_number(text) is not None else self._gpus
-        )  # a number is the asker's own, and means nothing here
+        known = self._gpus if gpu_number(text) is None else []  # a number is the asker's own, and means nothing here
         found = [place for place in known if text == GPU or matches(gpu_of(place), gpu_of(text))]
         if len(found) == 1:
             return found[0]
@@ -40,6 +38,14 @@ class Whereabouts:
         if not digest:
             raise UsageError("gpu is no place here", f"this manager has {len(found)}", f"say which: {', '.join(found)}")
         return self._best(digest, found)
+
+    def holding(self, text: str, digest: str) -> str:
+        """The place that `text` means to one who wants a model to leave it: there must be no two."""
+        there = {view.key.place for view in self._executor.machine.residencies() if view.key.digest == digest}
+        found = [place for place in self._gpus if place in there]
+        if text == GPU and len(found) > 1:
+            raise UsageError("gpu is no place here", "several GPUs have the model", f"say which: {', '.join(found)}")
+        return self.find(text, digest)
 
     def check(self, text: str) -> None:
         """Raise what is wrong with a place before a model is looked for; which it is may depend on the model."""

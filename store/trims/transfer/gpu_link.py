@@ -157,7 +157,7 @@ class GpuLink:
         assert sock is not None
         asked_off = False
         while True:
-            if not asked_off and cancelled():
+            if cancelled() and not asked_off:
                 asked_off = True
                 sock.send(encode(Cancel()))
             if not select.select([sock], [], [], _LOOK)[0]:

@@ -72,9 +72,10 @@ class Worker:
         while (packet := self._packets.get()) is not None:
             message, fds = packet
             try:
-                self._tell(self._answer(message, fds, bounce, registry))
+                answer = self._answer(message, fds, bounce, registry)
             finally:
-                fdpass.close_all(fds)
+                fdpass.close_all(fds)  # before it is told: from then on the memory may be given up, and is to be free
+            self._tell(answer)
         registry.close()
         bounce.close()
         self._driver.close(ordinal)
