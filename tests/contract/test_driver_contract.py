@@ -325,9 +325,16 @@ def test_a_context_takes_memory_until_the_last_close(peer, peers):
     assert comes_back(watch, before, (opened - before) // 2)
 
 
-@pytest.mark.parametrize("call", ["synchronize", "pin", "register", "stream", "copy_in", "copy_out", "wait"])
+@pytest.mark.parametrize(
+    "call",
+    ["synchronize", "pin", "register", "stream", "copy_in", "copy_out", "wait", "allocate", "free_allocation",
+     "ipc_handle", "ipc_open", "ipc_close"],
+)  # fmt: skip
 def test_calls_that_need_a_context_say_so(peer, call):
-    arguments = {"synchronize": (), "pin": (MIB,), "register": (4096, 4096), "stream": (), "wait": (1,)}
+    arguments = {
+        "synchronize": (), "pin": (MIB,), "register": (4096, 4096), "stream": (), "wait": (1,), "allocate": (MIB,),
+        "free_allocation": (4096,), "ipc_handle": (4096,), "ipc_open": (bytes(64),), "ipc_close": (4096,),
+    }  # fmt: skip
     with pytest.raises(DeviceLost) as caught:
         peer.do(call, 0, *arguments.get(call, (4096, 4096, 10, 1)))
     assert "\n" not in str(caught.value)
@@ -387,3 +394,110 @@ def test_another_gpu_is_reached_where_the_driver_says_so(peer):
     assert peer.peek(near, MIB) == data
     assert peer.access(memory.address, 0) == "write"
     assert peer.access(memory.address, 1) == "read"
+
+
+# ---- legacy IPC
+
+
+def allocated(peer: Peer) -> Space:
+    """Memory of GPU 0 that the process owns, at `handle`, too."""
+    peer.open(0)
+    address = peer.allocate(0, SIZE)
+    return Space(peer, address, address, peer.stream(0), peer.pin(0, MIB))
+
+
+def opened(peer: Peer, handle: bytes) -> Space:
+    """The same as another process has it."""
+    peer.open(0)
+    address = peer.ipc_open(0, handle)
+    return Space(peer, address, address, peer.stream(0), peer.pin(0, MIB))
+
+
+def test_owned_memory_counts_until_it_is_freed_or_its_context_ends(peer, peers):
+    watch = peers()
+    peer.open(0)
+    before = used(watch)
+    address = peer.allocate(0, SIZE)
+    assert used(watch) - before == pytest.approx(SIZE, abs=NEAR)
+    peer.free_allocation(0, address)
+    assert comes_back(watch, before)
+    with pytest.raises(DeviceLost):
+        peer.free_allocation(0, address)
+    peer.allocate(0, SIZE)
+    peer.close(0)
+    assert comes_back(watch, before)
+
+
+def test_owned_memory_is_opened_by_others_for_reading_and_writing(peer, peers):
+    memory, other = allocated(peer), peers()
+    data = os.urandom(MIB)
+    memory.write(512, data)
+    handle = peer.ipc_handle(0, memory.address)
+    assert (len(handle), peer.ipc_handle(0, memory.address)) == (64, handle)
+    theirs = opened(other, handle)
+    assert theirs.read(512, MIB) == data
+    theirs.write(SIZE - 100, b"changed")
+    assert memory.read(SIZE - 100, 7) == b"changed"
+    other.ipc_close(0, theirs.address)
+    assert memory.read(SIZE - 100, 7) == b"changed"
+
+
+def test_opened_again_it_is_where_it_was_until_closed_as_often(peer, peers):
+    memory, other = allocated(peer), peers()
+    memory.write(0, b"here")
+    handle = peer.ipc_handle(0, memory.address)
+    theirs = opened(other, handle)
+    assert other.ipc_open(0, handle) == theirs.address
+    other.ipc_close(0, theirs.address)
+    assert theirs.read(0, 4) == b"here"
+    other.ipc_close(0, theirs.address)
+    with pytest.raises(DeviceLost):
+        other.ipc_close(0, theirs.address)
+
+
+def test_who_allocated_it_cannot_open_it(peer):
+    memory = allocated(peer)
+    with pytest.raises(DeviceLost):
+        peer.ipc_open(0, peer.ipc_handle(0, memory.address))
+
+
+@pytest.mark.parametrize("end", ["free", "kill"])
+def test_owned_memory_that_has_ended_cannot_be_opened(peer, peers, end):
+    owner = peers()
+    memory = allocated(owner)
+    handle = owner.ipc_handle(0, memory.address)
+    if end == "kill":
+        owner.kill()
+    else:
+        owner.free_allocation(0, memory.address)
+    peer.open(0)
+    with pytest.raises(DeviceLost):
+        peer.ipc_open(0, handle)
+
+
+def test_what_a_killed_owner_had_comes_back(peer, peers):
+    before, owner = used(peer), peers()
+    memory = allocated(owner)
+    owner.ipc_handle(0, memory.address)
+    assert used(peer) - before >= SIZE - NEAR
+    owner.kill()
+    assert comes_back(peer, before)
+
+
+def test_wrong_arguments_of_legacy_ipc_are_refused(peer, peers):
+    memory, other = allocated(peer), peers()
+    handle = peer.ipc_handle(0, memory.address)
+    other.open(0)
+    for call in (
+        lambda: peer.allocate(0, 0),
+        lambda: peer.ipc_handle(0, 4096),
+        lambda: peer.ipc_close(0, memory.address),
+        lambda: other.ipc_open(0, handle[:10]),
+        lambda: other.ipc_open(0, bytes(64)),
+    ):
+        with pytest.raises(DeviceLost):
+            call()
+    with pytest.raises(NoRoom):
+        peer.allocate(0, (peer.gpus()[0].nbytes // SIZE + 1) * SIZE)
+    memory.write(0, b"as ever")
+    assert memory.read(0, 7) == b"as ever"

@@ -29,7 +29,7 @@
 typedef int R; /* CUresult */
 typedef uint64_t Ptr;
 enum { OK = 0, INVALID = 1, NOMEM = 2, NOINIT = 3, NODEVICE = 100, BADDEVICE = 101, BADCONTEXT = 201,
-       BADHANDLE = 400, NOTFOUND = 500, ILLEGAL = 700, REGISTERED = 712, NOTREGISTERED = 713, UNSUPPORTED = 801 };
+       PEERLESS = 217, BADHANDLE = 400, NOTFOUND = 500, ILLEGAL = 700, REGISTERED = 712, NOTREGISTERED = 713, UNSUPPORTED = 801 };
 enum { DEVICE = 1, PINNED = 1, POSIX_FD = 1, READ = 1, READWRITE = 3, MOST = 512 };
 #define GRANULE (2UL << 20)
 #define TOTAL (256UL << 20)
@@ -43,7 +43,8 @@ typedef struct {
     struct { unsigned char compression, rdma; unsigned short usage; unsigned char reserved[4]; } flags;
 } Properties;
 typedef struct { Location location; int flags; } Access;
-typedef struct { Ptr at; size_t size; int fd, gpu, access[8]; } Mapping;
+typedef struct { Ptr at; size_t size; int fd, gpu, access[8], kind, opens; char name[40]; } Mapping;
+enum { VMM, OWN, OPENED }; /* its kind: whose calls undo it; fd and name are of the latter two */
 typedef struct { Ptr at; size_t size; } Range;
 typedef struct { int used, fd, gpu; } Handle;
 typedef struct { int opens, fd, device, fault; } Context;
@@ -342,7 +343,7 @@ static R cuMemMap(Ptr at, size_t size, size_t offset, Ptr handle, unsigned long 
     for (int n = 0; n < MOST; n++)
         if (!mappings[n].size) {
             if (mmap((void *)at, size, PROT_NONE, MAP_SHARED | MAP_FIXED, h->fd, 0) == MAP_FAILED) return NOMEM;
-            mappings[n] = (Mapping){at, size, 0, h->gpu, {0}};
+            mappings[n] = (Mapping){.at = at, .size = size, .gpu = h->gpu};
             return OK;
         }
     return NOMEM;
@@ -353,7 +354,7 @@ static int covers(Ptr at, size_t size) { /* whether whole mappings make up a ran
     for (int n = 0; n < MOST; n++) {
         Mapping *m = &mappings[n];
         if (!m->size || m->at + m->size <= at || m->at >= at + size) continue;
-        if (m->at < at || m->at + m->size > at + size) return 0;
+        if (m->at < at || m->at + m->size > at + size || m->kind != VMM) return 0;
         sum += m->size;
     }
     return size && sum == size;
@@ -399,6 +400,12 @@ static R cuMemUnmap(Ptr at, size_t size) {
     return OK;
 }
 
+static void take_away(Mapping *m) {
+    munmap((void *)m->at, m->size);
+    close(m->fd);
+    m->size = 0;
+}
+
 /* ---- with a context */
 
 static R cuDevicePrimaryCtxRetain(Context **context, int device) {
@@ -416,7 +423,10 @@ static R cuDevicePrimaryCtxRelease(int device) {
     BEGIN;
     if (device < 0 || device >= gpus) return BADDEVICE;
     if (!contexts[device].opens) return BADCONTEXT;
-    if (!--contexts[device].opens) close(contexts[device].fd);
+    if (--contexts[device].opens) return OK;
+    close(contexts[device].fd);
+    for (int n = 0; n < MOST; n++) /* what is a context's goes with it */
+        if (mappings[n].size && mappings[n].kind != VMM && mappings[n].access[device]) take_away(&mappings[n]);
     return OK;
 }
 
@@ -551,6 +561,99 @@ static R cuMemcpyDtoDAsync(Ptr to, Ptr from, size_t size, Ptr stream) {
     return copy(to, from, size, stream, 1, 1);
 }
 
+/* ---- legacy IPC */
+
+typedef struct { int pid, gpu; char name[40], rest[16]; } IpcHandle;
+typedef char ipc_handle_has_64_bytes[sizeof(IpcHandle) == 64 ? 1 : -1];
+
+static Mapping *place(int fd, size_t size, int kind, const char *name) { /* for the GPU that is current to use */
+    char *p = mmap(NULL, size + GRANULE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    char *start = (char *)(((uintptr_t)p + GRANULE - 1) / GRANULE * GRANULE);
+    if (start > p) munmap(p, (size_t)(start - p));
+    munmap(start + size, GRANULE - (size_t)(start - p));
+    if (mmap(start, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) return NULL;
+    for (int n = 0; n < MOST; n++)
+        if (!mappings[n].size) {
+            mappings[n] = (Mapping){.at = (Ptr)start, .size = size, .fd = fd, .gpu = visible[HERE], .kind = kind};
+            mappings[n].access[HERE] = READWRITE;
+            snprintf(mappings[n].name, sizeof mappings[n].name, "%s", name);
+            return &mappings[n];
+        }
+    return NULL;
+}
+
+static Mapping *begins(Ptr at, int kind) {
+    Mapping *m = mapping_of(at);
+    return m && m->at == at && m->kind == kind && m->access[HERE] ? m : NULL;
+}
+
+static R cuMemAlloc(Ptr *at, size_t size) {
+    WITHIN;
+    char link[64], path[4096];
+    size_t whole = (size + GRANULE - 1) / GRANULE * GRANULE;
+    if (!size) return INVALID;
+    int fd = make(visible[HERE], whole);
+    if (fd < 0) return NOMEM;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    path[n < 0 ? 0 : n] = 0;
+    Mapping *m = place(fd, whole, OWN, n > 0 ? strrchr(path, '/') + 1 : "");
+    if (!m) { close(fd); return NOMEM; }
+    *at = m->at;
+    return OK;
+}
+
+static R cuMemFree(Ptr at) {
+    WITHIN;
+    Mapping *m = begins(at, OWN);
+    if (m) take_away(m);
+    return m ? OK : INVALID;
+}
+
+static R cuIpcGetMemHandle(IpcHandle *handle, Ptr at) {
+    WITHIN;
+    Mapping *m = begins(at, OWN);
+    if (!m) return INVALID;
+    memset(handle, 0, sizeof *handle);
+    handle->pid = getpid();
+    handle->gpu = m->gpu;
+    memcpy(handle->name, m->name, sizeof m->name);
+    return OK;
+}
+
+static R cuIpcOpenMemHandle(Ptr *at, IpcHandle handle, unsigned flags) {
+    WITHIN;
+    char path[4096];
+    struct stat s;
+    if (flags != 1) return INVALID;
+    if (handle.pid == getpid()) return BADCONTEXT;
+    if (handle.gpu != visible[HERE]) return PEERLESS;
+    for (int n = 0; n < MOST; n++)
+        if (mappings[n].size && mappings[n].kind == OPENED && !strcmp(mappings[n].name, handle.name)) {
+            mappings[n].opens++;
+            *at = mappings[n].at;
+            return OK;
+        }
+    snprintf(path, sizeof path, "%s/%d/%.39s", env("STUBCUDA_DIR", "/nonexistent"), handle.gpu, handle.name);
+    int held = exclusive(), fd = open(path, O_RDWR | O_CLOEXEC), lives = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB);
+    if (fd >= 0 && !lives) { close(fd); fd = -1; }
+    close(held);
+    if (fd < 0 || fstat(fd, &s)) return INVALID;
+    Mapping *m = place(fd, (size_t)s.st_size, OPENED, handle.name);
+    if (!m) { close(fd); return NOMEM; }
+    m->opens = 1;
+    *at = m->at;
+    return OK;
+}
+
+static R cuIpcCloseMemHandle(Ptr at) {
+    WITHIN;
+    Mapping *m = begins(at, OPENED);
+    if (m && !--m->opens) take_away(m);
+    return m ? OK : INVALID;
+}
+
 R cuGetProcAddress_v2(const char *name, void **call, int version, uint64_t flags, int *status);
 
 /* Each call, with the version from which on the driver has it in this form. */
@@ -568,7 +671,8 @@ static const struct { const char *name; int since; void *call; } table[] = {
     CALL(cuMemHostAlloc, 2020), CALL(cuMemFreeHost, 2000), CALL(cuMemHostRegister, 6050),
     CALL(cuMemHostUnregister, 4000), CALL(cuStreamCreate, 2000), CALL(cuStreamSynchronize, 2000),
     CALL(cuStreamDestroy, 4000), CALL(cuMemcpyHtoDAsync, 3020), CALL(cuMemcpyDtoHAsync, 3020),
-    CALL(cuMemcpyDtoDAsync, 3020), {"cuGetProcAddress", 12000, (void *)cuGetProcAddress_v2},
+    CALL(cuMemcpyDtoDAsync, 3020), CALL(cuMemAlloc, 3020), CALL(cuMemFree, 3020), CALL(cuIpcGetMemHandle, 4010),
+    CALL(cuIpcOpenMemHandle, 11000), CALL(cuIpcCloseMemHandle, 4010), {"cuGetProcAddress", 12000, (void *)cuGetProcAddress_v2},
 };
 
 R cuGetProcAddress_v2(const char *name, void **call, int version, uint64_t flags, int *status) {

@@ -154,3 +154,11 @@ def test_without_the_management_library_memory_cannot_be_watched(peers, stub_cud
         with pytest.raises(DeviceLost, match="utility"):
             call(uuid)
     peer.release(peer.create(0, SIZE))
+
+
+@pytest.mark.parametrize("call", ["cuMemAlloc", "cuIpcGetMemHandle"])
+def test_a_gpu_without_legacy_ipc_says_so(peers, call):
+    peer = peers(STUBCUDA_FAIL=f"{call}=801")
+    peer.open(0)
+    with pytest.raises(DeviceLost, match=f"{call}: CUDA_ERROR_NOT_SUPPORTED .this GPU, or its driver, cannot do that"):
+        peer.ipc_handle(0, peer.allocate(0, SIZE))

@@ -13,7 +13,7 @@ from helpers.driver_peer import Peer
 
 from trims.devices import simulated
 from trims.devices.simulated import SimulatedDriver
-from trims.devices.simulated_gpus import choose
+from trims.devices.simulated_gpus import CONTEXT, choose
 from trims.errors import DeviceLost, NoRoom
 from trims.linux import flock
 
@@ -240,3 +240,56 @@ def test_the_test_process_may_use_it_too(directory):
     assert driver.usage(driver.gpus()[0].uuid) == (16 * SIZE, SIZE)
     os.close(fd)
     assert driver.usage(driver.gpus()[0].uuid) == (16 * SIZE, 0)
+
+
+# ---- legacy IPC
+
+
+def opened(peer: Peer, other: Peer) -> tuple[int, int]:
+    """New memory of GPU 0 that `peer` owns and `other` has opened: its addresses there."""
+    peer.open(0)
+    other.open(0)
+    address = peer.allocate(0, 100)
+    return int(address), int(other.ipc_open(0, peer.ipc_handle(0, address)))
+
+
+@pytest.mark.parametrize("end", ["free", "kill", "close"])
+def test_memory_that_ended_with_its_owner_cannot_be_copied(peer, peers, end):
+    owner = peers()
+    address, here = opened(owner, peer)
+    stream, into = peer.stream(0), peer.host(bytes(10), True)
+    peer.copy_out(0, into, here, 10, stream)
+    if end == "kill":
+        owner.kill()
+    elif end == "close":
+        owner.close(0)
+    else:
+        owner.free_allocation(0, address)
+    for copy in (lambda: peer.copy_out(0, into, here, 10, stream), lambda: peer.copy_in(0, here, into, 10, stream)):
+        with pytest.raises(DeviceLost, match="ended"):
+            copy()
+    peer.ipc_close(0, here)
+
+
+def test_owned_memory_is_whole_units_and_its_own_calls_alone_undo_it(peer, peers):
+    other = peers()
+    address, there = opened(peer, other)
+    assert peer.usage(peer.gpus()[0].uuid).used == SIZE + 2 * CONTEXT
+    for call in (
+        lambda: peer.unmap(address, SIZE),
+        lambda: peer.free(address, SIZE),
+        lambda: peer.allow(address, SIZE, 0, False),
+        lambda: other.free_allocation(0, there),
+        lambda: other.ipc_open(1, peer.ipc_handle(0, address)),
+    ):
+        with pytest.raises(DeviceLost):
+            call()
+    peer.free_allocation(0, address)
+
+
+def test_an_allocation_fails_on_demand(peer, directory):
+    peer.open(0)
+    simulated.fail(directory, allocate=[1])
+    with pytest.raises(NoRoom):
+        peer.allocate(0, SIZE)
+    peer.free_allocation(0, peer.allocate(0, SIZE))

@@ -2,11 +2,12 @@
 
 A context is used only by the methods that need one, of the GPU they name: it is pushed for the call and popped after
 it, so that what the calling thread had current stays so. Memory is of the virtual memory interface (cuMemCreate), with
-handles that are POSIX descriptors.
+handles that are POSIX descriptors; that of legacy IPC alone is a context's (cuMemAlloc).
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ _GIVES_DESCRIPTORS = _ATTRIBUTE.CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCR
 _READS_REGISTERED = _ATTRIBUTE.CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED
 # In cuda-bindings 12 the call without _v2 is an older one, which names the GPU that a MIG slice is part of.
 _GET_UUID = "cuDeviceGetUuid_v2" if hasattr(cu, "cuDeviceGetUuid_v2") else "cuDeviceGetUuid"
+_LAZY = int(cu.CUipcMem_flags.CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS)  # the only flag of cuIpcOpenMemHandle, and required
 _USUAL = 2 << 20  # bytes: the granularity of a GPU that has no virtual memory interface to ask, and does not share
 
 
@@ -159,6 +161,27 @@ class CudaDriver(Driver):
 
     def wait(self, ordinal: int, stream: int) -> None:
         self._within(ordinal, "cuStreamSynchronize", cu.CUstream(stream))
+
+    # ---- legacy IPC
+
+    def allocate(self, ordinal: int, nbytes: int) -> int:
+        return int(self._within(ordinal, "cuMemAlloc", nbytes))
+
+    def free_allocation(self, ordinal: int, address: int) -> None:
+        self._within(ordinal, "cuMemFree", address)
+
+    def ipc_handle(self, ordinal: int, address: int) -> bytes:
+        return ctypes.string_at(self._within(ordinal, "cuIpcGetMemHandle", address).getPtr(), cu.CU_IPC_HANDLE_SIZE)
+
+    def ipc_open(self, ordinal: int, handle: bytes) -> int:
+        if len(handle) != cu.CU_IPC_HANDLE_SIZE:
+            raise DeviceLost("memory of a GPU cannot be opened", f"a handle has {cu.CU_IPC_HANDLE_SIZE} bytes")
+        given = cu.CUipcMemHandle()
+        ctypes.memmove(given.getPtr(), handle, cu.CU_IPC_HANDLE_SIZE)  # not every version of the bindings names a field
+        return int(self._within(ordinal, "cuIpcOpenMemHandle", given, _LAZY))
+
+    def ipc_close(self, ordinal: int, address: int) -> None:
+        self._within(ordinal, "cuIpcCloseMemHandle", address)
 
     # ----
 

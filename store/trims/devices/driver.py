@@ -168,3 +168,28 @@ class Driver(ABC):
     @abstractmethod
     def wait(self, ordinal: int, stream: int) -> None:
         """Wait until everything on a stream is done. Raises DeviceLost when something of it failed."""
+
+    # ---- legacy IPC: memory that a context of its maker owns, where the virtual memory API cannot be used
+
+    @abstractmethod
+    def allocate(self, ordinal: int, nbytes: int) -> int:
+        """The address of new memory of an open GPU. It ends with this process's context on it, for everybody."""
+
+    @abstractmethod
+    def free_allocation(self, ordinal: int, address: int) -> None:
+        """Undo `allocate`. What others have opened of it is undefined from then on."""
+
+    @abstractmethod
+    def ipc_handle(self, ordinal: int, address: int) -> bytes:
+        """The 64 bytes by which other processes open what `allocate` gave. They end with it."""
+
+    @abstractmethod
+    def ipc_open(self, ordinal: int, handle: bytes) -> int:
+        """The address here, on an open GPU, of memory that a living process allocated on it; read-write, always.
+
+        Not in the process that allocated it. Opened again it is the same address; openings are counted.
+        """
+
+    @abstractmethod
+    def ipc_close(self, ordinal: int, address: int) -> None:
+        """Undo one `ipc_open`."""

@@ -18,6 +18,7 @@ from trims.devices.driver import Driver, Gpu, Usage
 from trims.devices.simulated_addresses import refused
 from trims.devices.simulated_copies import Copies, Copy
 from trims.devices.simulated_gpus import CONTEXT, Failures, Machine, fail, make
+from trims.devices.simulated_ipc import Allocations
 from trims.errors import DeviceLost
 
 __all__ = ["SimulatedDriver", "fail", "make"]
@@ -42,7 +43,9 @@ class SimulatedDriver(Driver):
         self._failures = Failures(directory)
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._space = addresses.Addresses(max((g.granularity for g in self._machine.gpus), default=mmap.PAGESIZE))
+        alignment = max((g.granularity for g in self._machine.gpus), default=mmap.PAGESIZE)
+        self._space = addresses.Addresses(alignment)
+        self._allocations = Allocations(self._machine, alignment)
         self._numbers = itertools.count(1)
         self._handles: dict[int, int] = {}
         self._contexts: dict[int, _Context] = {}
@@ -149,6 +152,7 @@ class SimulatedDriver(Driver):
             context.opens -= 1
             if not context.opens:
                 os.close(self._contexts.pop(ordinal).fd)
+                self._allocations.end(ordinal)
         self._check("close", uuid)
 
     def synchronize(self, ordinal: int) -> None:
@@ -198,6 +202,28 @@ class SimulatedDriver(Driver):
     def reaches(self, ordinal: int, other: int) -> bool:
         return self._machine.reaches(self._begin("reaches", ordinal).uuid, self._gpu("reaches", other).uuid)
 
+    # ---- legacy IPC
+
+    def allocate(self, ordinal: int, nbytes: int) -> int:
+        return self._allocations.allocate(self._within("allocate", ordinal), nbytes)
+
+    def free_allocation(self, ordinal: int, address: int) -> None:
+        self._copies.run()
+        self._allocations.free(ordinal, address)
+        self._within("free_allocation", ordinal)
+
+    def ipc_handle(self, ordinal: int, address: int) -> bytes:
+        self._within("ipc_handle", ordinal)
+        return self._allocations.handle(ordinal, address)
+
+    def ipc_open(self, ordinal: int, handle: bytes) -> int:
+        return self._allocations.open(self._within("ipc_open", ordinal), handle)
+
+    def ipc_close(self, ordinal: int, address: int) -> None:
+        self._copies.run()
+        self._allocations.close(ordinal, address)
+        self._within("ipc_close", ordinal)
+
     # ----
 
     def _check(self, call: str, *uuids: str) -> None:
@@ -241,8 +267,9 @@ class SimulatedDriver(Driver):
     def _may_copy(self, call: str, ordinal: int, nbytes: int, to: int | None = None, source: int | None = None) -> None:
         """Raise DeviceLost unless a GPU may write or read its side, or both sides, of a copy."""
         self._within(call, ordinal)
-        with self._lock:
-            if source is not None:
-                self._space.check(call, source, nbytes, ordinal, write=False)
-            if to is not None:
-                self._space.check(call, to, nbytes, ordinal, write=True)
+        for address, write in ((source, False), (to, True)):
+            if address is not None and self._allocations.has(address):
+                self._allocations.check(call, address, nbytes, ordinal, write)
+            elif address is not None:
+                with self._lock:
+                    self._space.check(call, address, nbytes, ordinal, write)

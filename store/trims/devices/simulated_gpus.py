@@ -71,7 +71,8 @@ def _write(path: str, value: object) -> None:
 class Failures:
     """What DIR/failures.json says of the calls of one process; a call goes by the name of its method.
 
-    {"create": [3]}         the third `create` that this process makes raises NoRoom; any other call DeviceLost
+    {"create": [3]}         the third `create` that this process makes raises NoRoom, as `allocate` does; any other
+                            call DeviceLost
     {"lost": ["SIM-..."]}   everything about that GPU raises DeviceLost
     {"die": "copy_in"}      the process kills itself at its next such call
     {"hold": {"wait": F}}   such calls wait until somebody has opened the FIFO F for writing, and closed it again
@@ -102,7 +103,7 @@ class Failures:
             if uuid in chosen.get("lost", ()):
                 raise DeviceLost(f"GPU {uuid} is lost", f"{call} was chosen to fail")
         if count in chosen.get(call, ()):
-            if call == "create":
+            if call in ("create", "allocate"):
                 raise NoRoom("no memory on a simulated GPU", "this allocation was chosen to fail")
             raise DeviceLost(f"the simulated GPU driver failed in {call}", "it was chosen to fail")
 
@@ -154,6 +155,27 @@ class Machine:
                 os.unlink(path)
                 raise
         return fd
+
+    def find(self, uuid: str, name: str) -> int:
+        """A descriptor of memory that its maker still holds, without holding it. Raises DeviceLost when nobody does."""
+        try:
+            fd = os.open(os.path.join(self._directory, uuid, name), os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            fd = -1
+        if fd < 0 or not self.lives(fd):
+            if fd >= 0:
+                os.close(fd)
+            raise DeviceLost(f"there is no such memory on GPU {uuid}", "who allocated it has freed it, or has ended")
+        return fd
+
+    def lives(self, fd: int) -> bool:
+        """Whether somebody holds the memory behind a descriptor that does not hold it."""
+        with self._locked():
+            probe = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return not flock.try_lock(probe, exclusive=True)
+            finally:
+                os.close(probe)
 
     def owner(self, fd: int) -> str:
         """The UUID of the GPU that memory is of. Raises DeviceLost when that is none which the process sees."""
