@@ -30,6 +30,14 @@ class Region(ABC):
     slabs: tuple[int, ...] = ()
     """Of a region that is several pieces of memory, the bytes of each, in order."""
 
+    ipc: tuple[str, ...] = ()
+    """Where other processes open the slabs by handles of legacy CUDA IPC, that of each, hexadecimal."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether its memory went with a process that owned it: then it can only be closed."""
+        return False
+
     @property
     @abstractmethod
     def buffer(self) -> memoryview:
