@@ -75,13 +75,14 @@ class GpuLink:
             try:
                 self._exchange(Drop(inode), (), lambda _: None, lambda: False)
             except TrimsError:
-                self._end()  # with it goes what it kept
+                self._drop_failed()
 
     def end_if_idle(self, seconds: float) -> None:
-        """End a worker that has had nothing to do for so long. Never waits for one that has."""
+        """End a worker that has had nothing to do for so long, and note the death of one that had not. Never waits."""
         if self._child is not None and self._lock.acquire(blocking=False):
             try:
-                if time.monotonic() >= self._used + seconds:
+                child = self._child
+                if child is not None and (child.poll() is not None or self._is_idle(seconds)):
                     self._end()
             finally:
                 self._lock.release()
@@ -91,6 +92,12 @@ class GpuLink:
         self._closed = True
         with self._lock:
             self._end()
+
+    def _is_idle(self, seconds: float) -> bool:
+        return time.monotonic() >= self._used + seconds
+
+    def _drop_failed(self) -> None:
+        self._end()  # with it goes what it kept
 
     def _start(self, cancelled: Callable[[], bool]) -> None:
         """See that a worker runs that can use the GPU. Raises what it says if it cannot."""
@@ -169,6 +176,8 @@ class GpuLink:
             if isinstance(told, Step):
                 progress(told.done)
             elif isinstance(told, Failed):
+                if told.last:
+                    self._end()
                 raise told.error()
             else:
                 return told

@@ -1,11 +1,26 @@
-"""Memory of a GPU as one range of addresses: the slabs of a region, imported and mapped one behind the other."""
+"""Memory of a GPU as one range of addresses: the slabs of a region, imported and mapped side by side, or own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import NamedTuple, Protocol
 
 from trims.devices.driver import Driver
+
+
+class Range(Protocol):
+    """Where the bytes of a region are in this process."""
+
+    @property
+    def address(self) -> int: ...
+
+
+class Own(NamedTuple):
+    """A range that this process allocated."""
+
+    address: int
+    nbytes: int
 
 
 class GpuRange:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from trims.disk.reader import pour
 from trims.disk.sidecar import Sidecar
 from trims.transfer.bounce import Bounce, Upload
-from trims.transfer.gpu_range import GpuRange
+from trims.transfer.gpu_range import Range
 
 Step = Callable[[int], None]
 """Called with the bytes done so far; raises Cancelled to end the work."""
@@ -23,7 +23,7 @@ STRIDE = 64 << 20
 """Bytes of one copy where no buffer bounds it: large enough for full speed, small enough to be cancelled soon."""
 
 
-def from_disk(bounce: Bounce, to: GpuRange, path: str, sidecar: Sidecar, step: Step) -> None:
+def from_disk(bounce: Bounce, to: Range, path: str, sidecar: Sidecar, step: Step) -> None:
     """Fill from a container. Raises Damaged, Cancelled, NoSuchModel, DeviceLost."""
     try:
         pour(path, sidecar, Upload(bounce, to.address), threads=bounce.threads, progress=step)
@@ -31,7 +31,7 @@ def from_disk(bounce: Bounce, to: GpuRange, path: str, sidecar: Sidecar, step: S
         bounce.drain()
 
 
-def from_host(bounce: Bounce, to: GpuRange, address: int, nbytes: int, step: Step) -> None:
+def from_host(bounce: Bounce, to: Range, address: int, nbytes: int, step: Step) -> None:
     """Fill from a host region that is mapped at `address`, through the buffers. Raises Cancelled, DeviceLost."""
     driver, ordinal, pairs = bounce.driver, bounce.ordinal, bounce.pairs()
     copying = _Shared(range(0, nbytes, bounce.piece))
@@ -51,7 +51,7 @@ def from_host(bounce: Bounce, to: GpuRange, address: int, nbytes: int, step: Ste
         bounce.drain()
 
 
-def from_registered(bounce: Bounce, to: GpuRange, address: int, nbytes: int, step: Step) -> None:
+def from_registered(bounce: Bounce, to: Range, address: int, nbytes: int, step: Step) -> None:
     """Fill from host memory that is registered, without a copy on the way. Raises Cancelled, DeviceLost."""
     driver, ordinal = bounce.driver, bounce.ordinal
     _in_strides(
@@ -59,7 +59,7 @@ def from_registered(bounce: Bounce, to: GpuRange, address: int, nbytes: int, ste
     )
 
 
-def from_peer(bounce: Bounce, to: GpuRange, source: GpuRange, nbytes: int, step: Step) -> None:
+def from_peer(bounce: Bounce, to: Range, source: Range, nbytes: int, step: Step) -> None:
     """Fill from another GPU's memory. Raises Cancelled, DeviceLost."""
     driver, ordinal = bounce.driver, bounce.ordinal
     _in_strides(

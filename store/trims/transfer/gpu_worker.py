@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 from trims.devices import drivers
 from trims.devices.driver import Driver, Gpu
@@ -23,13 +24,16 @@ from trims.errors import DeviceLost, TrimsError
 from trims.linux import atomic, fdpass
 from trims.transfer import gpu_work
 from trims.transfer.bounce import Bounce
-from trims.transfer.gpu_range import GpuRange
+from trims.transfer.gpu_own import Owned
+from trims.transfer.gpu_range import GpuRange, Range
 from trims.transfer.gpu_words import (
     LONGEST,
+    Allocate,
     Cancel,
     Done,
     Drop,
     Failed,
+    Free,
     Ready,
     Step,
     Task,
@@ -44,7 +48,8 @@ THREADS = min(8, max(2, len(os.sched_getaffinity(0)) // 2))
 """Threads that read, or copy into the buffers: the other cores are for those who compute."""
 TELLING = 0.1
 """Seconds between two reports of progress."""
-Packet = tuple[Task | Drop, list[int]]
+Order = Task | Drop | Allocate | Free
+Packet = tuple[Order, list[int]]
 
 
 def host_nbytes() -> int:
@@ -57,6 +62,7 @@ class Worker:
 
     def __init__(self, driver: Driver, gpu: Gpu, sock: socket.socket) -> None:
         self._driver, self._gpu, self._sock = driver, gpu, sock
+        self._own = Owned(driver, gpu.ordinal)
         self._packets: queue.SimpleQueue[Packet | None] = queue.SimpleQueue()
         self._unwanted = threading.Event()
         self._told = 0.0
@@ -99,12 +105,14 @@ class Worker:
                     self._unwanted.clear()  # an order comes after the answer to the one before
                 self._packets.put((message, fds))
 
-    def _answer(self, message: Task | Drop, fds: list[int], bounce: Bounce, registry: Registry) -> Done | Failed:
+    def _answer(self, message: Order, fds: list[int], bounce: Bounce, registry: Registry) -> Done | Failed:
+        """Raises DeviceLost when the context has failed: it would fail for ever."""
         try:
-            if isinstance(message, Drop):
-                registry.drop(message.inode)
-                return Done()
-            return self._work(message.work, fds, bounce, registry)
+            return self._do(message, fds, bounce, registry)
+        except DeviceLost as error:
+            if not self._works():
+                raise
+            return Failed.of(error)
         except TrimsError as error:
             return Failed.of(error)
         except OSError as error:
@@ -112,10 +120,29 @@ class Worker:
         except MemoryError:
             return Failed.of(TrimsError("loading to a GPU failed", "its worker has no memory left"))
 
+    def _do(self, message: Order, fds: list[int], bounce: Bounce, registry: Registry) -> Done:
+        if isinstance(message, Task):
+            return self._work(message.work, fds, bounce, registry)
+        if isinstance(message, Allocate):
+            return Done(handle=self._own.allocate(message.number, message.nbytes).hex())
+        if isinstance(message, Free):
+            self._own.free(message.number)
+        else:
+            registry.drop(message.inode)
+        return Done()
+
+    def _works(self) -> bool:
+        try:
+            self._driver.synchronize(self._gpu.ordinal)
+        except TrimsError:
+            return False
+        return True
+
     def _work(self, work: Work, fds: list[int], bounce: Bounce, registry: Registry) -> Done:
-        ours, others = fds[: len(work.slabs)], fds[len(work.slabs) :]
+        count = 0 if work.own else len(work.slabs)
+        ours, others = fds[:count], fds[count:]
         sidecar = read_sidecar(work.sidecar)
-        with GpuRange(self._driver, self._gpu.ordinal, ours, work.slabs, write=True) as there:
+        with self._region(work, ours) as there:
             if work.peer and self._reaches(work.peer):
                 with GpuRange(self._driver, self._gpu.ordinal, others, work.peer_slabs, write=False) as source:
                     gpu_work.from_peer(bounce, there, source, sidecar.span_nbytes, self._step)
@@ -125,8 +152,14 @@ class Worker:
             gpu_work.from_disk(bounce, there, work.container, sidecar, self._step)
             return Done(way="disk")
 
+    def _region(self, work: Work, fds: list[int]) -> AbstractContextManager[Range]:
+        """What is to be filled."""
+        if work.own:
+            return nullcontext(self._own.find(work.own))
+        return GpuRange(self._driver, self._gpu.ordinal, fds, work.slabs, write=True)
+
     def _from_host(
-        self, host: tuple[int, int], fd: int, there: GpuRange, span: int, bounce: Bounce, registry: Registry
+        self, host: tuple[int, int], fd: int, there: Range, span: int, bounce: Bounce, registry: Registry
     ) -> str:
         nbytes, inode = host
         region = registry.mapped(fd, inode, nbytes)
@@ -170,7 +203,7 @@ def main(arguments: list[str]) -> int:
         Worker(driver, gpu, sock).run()
     except TrimsError as error:
         try:
-            sock.send(encode(Failed.of(error)))
+            sock.send(encode(Failed.of(error, last=True)))
         except OSError:
             pass
         return error.exit_code

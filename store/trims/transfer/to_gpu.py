@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from trims.devices.base import Region
 from trims.devices.gpu import GpuRegion
+from trims.devices.on_gpu import OnGpu
 from trims.disk.parts import parts
 from trims.disk.reader import read_blob
 from trims.places import gpu_of
@@ -23,7 +24,7 @@ class GpuFiller:
         self._copied: set[int] = set()  # inodes of the host regions that the worker may have mapped
 
     def fill(self, region: Region, source: Source, progress: Progress, cancelled: Callable[[], bool]) -> int:
-        assert isinstance(region, GpuRegion)
+        assert isinstance(region, OnGpu)
         work, fds = self._work(region, source)
         self.link.work(work, [*region.fds, *fds], progress, cancelled)
         start = tail_of(source)
@@ -32,7 +33,7 @@ class GpuFiller:
         return start
 
     def forget(self, region: Region) -> None:
-        if not self._copied or isinstance(region, GpuRegion):
+        if not self._copied or isinstance(region, OnGpu):
             return
         inode = os.fstat(region.export()).st_ino
         if inode in self._copied:
@@ -42,17 +43,17 @@ class GpuFiller:
     def close(self) -> None:
         self.link.close()
 
-    def _work(self, region: GpuRegion, source: Source) -> tuple[Work, list[int]]:
+    def _work(self, region: OnGpu, source: Source) -> tuple[Work, list[int]]:
         """The order, and the descriptors of what the region is filled from."""
-        files = (list(region.slabs), source.container, source.sidecar_path)
+        files, own = (list(region.slabs), source.container, source.sidecar_path), region.own
         there = source.region
         if isinstance(there, GpuRegion):
-            return Work(*files, peer=gpu_of(there.place), peer_slabs=list(there.slabs)), there.fds
+            return Work(*files, peer=gpu_of(there.place), peer_slabs=list(there.slabs), own=own), there.fds
         if there is not None:
             inode = os.fstat(there.export()).st_ino
             self._copied.add(inode)
-            return Work(*files, host=(there.nbytes, inode)), [there.export()]
-        return Work(*files), []
+            return Work(*files, host=(there.nbytes, inode), own=own), [there.export()]
+        return Work(*files, own=own), []
 
 
 def tail_of(source: Source) -> int:
