@@ -17,6 +17,7 @@ from trims.residency.events import (
     EvictAsked,
     ForgetAsked,
     Key,
+    Lost,
     Opened,
     PinAsked,
     PolicyAsked,
@@ -209,6 +210,14 @@ class Residency(RuleBasedStateMachine):
     @rule(data=st.data())
     def free_ends(self, data: Any) -> None:
         self.world.free_done(data.draw(st.sampled_from(self.world.frees)))
+
+    @precondition(lambda self: self.world.regions)
+    @rule(data=st.data())
+    def memory_is_lost(self, data: Any) -> None:
+        key = data.draw(st.sampled_from(sorted(self.world.regions)))
+        self.world.tell(Lost(key))
+        found = self.world.machine.residency(key)
+        assert found is not None and found.state == "doomed"
 
     @precondition(lambda self: self.world.shrinks)
     @rule()

@@ -193,6 +193,13 @@ class Freed:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """A region's memory is gone, and nobody gave it up: the process that owned it has ended."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class Reserved:
     """Memory of a place that counts but is no residency: spare pages, regions a dead manager left mapped in clients.
 
@@ -224,5 +231,5 @@ class Tick:
 
 Event = (
     Opened | Closed | AttachAsked | Released | WarmAsked | PinAsked | UnpinAsked | EvictAsked | WaitAsked | ForgetAsked
-    | PolicyAsked | StopAsked | Cancelled | Loaded | LoadFailed | Freed | Reserved | Restored | Tick
+    | PolicyAsked | StopAsked | Cancelled | Loaded | LoadFailed | Freed | Lost | Reserved | Restored | Tick
 )  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 from trims.errors import TrimsError
 from trims.residency import answers, loading, room
 from trims.residency.core import Core
-from trims.residency.events import EvictAsked, ForgetAsked, Freed, Key
+from trims.residency.events import EvictAsked, ForgetAsked, Freed, Key, Lost
 from trims.residency.history import Cause, name_of
 from trims.residency.leases import LeaseView
 from trims.residency.leaving import abandon, give_away, gone, hold_ended, leave_line, stop_load
@@ -41,6 +41,13 @@ def freed(core: Core, event: Freed) -> None:
     core.move(residency, "freed")
     core.settle(residency)
     gone(core, residency)
+
+
+def lost(core: Core, event: Lost) -> None:
+    """Its memory is gone: nobody gets it any more. Pins stand, and have it loaded again."""
+    residency = core.residencies.get(event.key)
+    if residency is not None and residency.state == RESIDENT:
+        give_away(core, residency, Cause("its memory is gone: the process that owned it has ended"))
 
 
 def expired(core: Core, key: Key) -> None:
