@@ -273,6 +273,8 @@ class Attached(Message, frozen=True, tag="attached"):
     how: "hit" when it was resident, "loaded" when this request began its load, "joined" when another's had.
     slabs: of a region on a GPU, the bytes of each slab, `map_nbytes` in all. Then 1 + len(slabs) descriptors come: that
     of host memory with the region's bytes from `tail` to the end of its table, and that of each slab in order.
+    ipc: where slabs have no descriptors, the handle of each for legacy CUDA IPC, 128 hexadecimal digits; then only the
+    descriptor of host memory comes.
     """
 
     id: int
@@ -285,11 +287,12 @@ class Attached(Message, frozen=True, tag="attached"):
     how: str = "hit"
     slabs: list[int] = []
     tail: int = 0
+    ipc: list[str] = []
 
     @property
     def descriptors(self) -> int:
         """How many descriptors come with it."""
-        return 1 + len(self.slabs)
+        return 1 if self.ipc else 1 + len(self.slabs)
 
 
 class Channel(Message, frozen=True, tag="channel"):
