@@ -29,4 +29,6 @@ def answer_tail(key: Key, filled: Filled) -> bytes:
     }
     if filled.region.slabs:
         fields |= {"slabs": filled.region.slabs, "tail": filled.tail}
+    if filled.region.ipc:
+        fields["ipc"] = filled.region.ipc
     return msgspec.json.encode(fields)[1:]

@@ -17,7 +17,7 @@ from trims.errors import TrimsError
 from trims.manager.answering import answer_tail, refused
 from trims.manager.connection import Connection
 from trims.manager.discretion import Discretion
-from trims.manager.loader import Filled, Form, LoadJob, load
+from trims.manager.loader import Filled, Form, LoadJob, load, lost
 from trims.manager.names import unknown
 from trims.manager.publisher import Publisher
 from trims.manager.quotas import Quotas
@@ -173,6 +173,8 @@ class Executor:
     def _loaded(self, job: LoadJob, outcome: Filled | BaseException) -> None:
         key = job.key
         del self._loads[key]
+        if isinstance(outcome, Filled) and outcome.region.lost:
+            outcome = lost(outcome, job)
         if isinstance(outcome, Filled):
             job.nbytes = outcome.region.nbytes
             self._regions[key] = (outcome, answer_tail(key, outcome), job)
@@ -201,6 +203,13 @@ class Executor:
         self.recording.evicted(effect.key, self.machine.history(effect.key.digest))
         began = time.monotonic()
         self._freers.run(lambda: self._close(filled.region), lambda _: self._freed(job, began))
+
+    def look_for_lost(self, place: str) -> int:
+        """Give up what is gone from a place because the process that owned its memory has ended; how many that is."""
+        gone = [key for key, (filled, *_) in self._regions.items() if key.place == place and filled.region.lost]
+        for key in gone:
+            self.feed(ev.Lost(key))
+        return len(gone)
 
     def _close(self, region: Region) -> None:
         """In a thread: give a region up, and what was kept of it to fill others from."""

@@ -1,4 +1,4 @@
-"""Watching GPUs: what others take of their memory, and workers that have nothing to do.
+"""Watching GPUs: what others take of their memory, and workers that have nothing to do or have died.
 
 A budget is promised at the start, and others may use the GPU later. What they take of it is reserved in the machine's
 books, so that idle models make room and no load is begun that the GPU has no memory for. What is ours and what is
@@ -8,11 +8,13 @@ ours is ever taken for somebody else's.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
 from trims.devices.driver import Usage
 from trims.errors import TrimsError
+from trims.linux import process
 from trims.manager.executor import Executor
 from trims.manager.gpus import Gpus
 from trims.manager.server import Server
@@ -20,6 +22,7 @@ from trims.manager.workers import Mailbox, Pool
 from trims.places import HOST
 from trims.residency import events as ev
 from trims.transfer import gpu_worker
+from trims.transfer.gpu_link import GpuLink
 from trims.units import format_size
 
 EVERY = 2.0
@@ -39,8 +42,9 @@ class GpuWatch:
         self._reserved: dict[str, int] = {}
         self._lost: set[str] = set()
         self._closed = False
+        self._workers: set[int] = set()  # a pidfd of each
         for place, filler in gpus.fillers.items():
-            filler.link.running = self._buffers(place)
+            filler.link.running = self._running(place, filler.link)
         if gpus.devices:
             self.look()
 
@@ -52,6 +56,8 @@ class GpuWatch:
     def close(self) -> None:
         self._closed = True
         self._pool.close()
+        for fd in list(self._workers):
+            self._forget(fd)
 
     def describe(self) -> dict[str, dict[str, object]]:
         """The item of a status, by place: name, total, used, others (bytes), notes, simulated, worker (pid)."""
@@ -108,14 +114,53 @@ class GpuWatch:
             self._executor.feed(ev.Reserved(place, OTHERS, nbytes))
             self._executor.write(f"other processes have {format_size(nbytes)} of the budget of {place}", "debug")
 
-    def _buffers(self, place: str) -> Callable[[bool], None]:
-        """Count the host memory that a worker locks while it runs. The call comes from a thread."""
+    def _running(self, place: str, link: GpuLink) -> Callable[[bool], None]:
+        """What is told, in a thread, when a worker starts and when it has ended."""
 
         def told(running: bool) -> None:
-            nbytes = gpu_worker.host_nbytes() if running else 0
-            self._executor.post(lambda: self._executor.feed(ev.Reserved(HOST, f"buffers of {place}", nbytes)))
+            if running:
+                fd = _watched(link.pid)  # here, where nobody can have waited for it yet
+                self._executor.post(lambda: self._begun(place, link, fd))
+            else:
+                self._executor.post(lambda: self._ended(place))
 
         return told
+
+    def _begun(self, place: str, link: GpuLink, fd: int) -> None:
+        """Count the host memory that a worker locks while it runs, and see at once when it dies."""
+
+        def dead(_: int) -> None:
+            self._forget(fd)
+            self._pool.run(lambda: link.end_if_idle(IDLE), lambda _: None)
+
+        if fd >= 0:
+            self._workers.add(fd)
+            self._server.watch(fd, dead)
+        self._executor.feed(ev.Reserved(HOST, f"buffers of {place}", gpu_worker.host_nbytes()))
+
+    def _ended(self, place: str) -> None:
+        self._executor.feed(ev.Reserved(HOST, f"buffers of {place}", 0))
+        count = self._executor.look_for_lost(place)
+        if count:
+            self._executor.write(
+                f"the worker that owned the memory of {place} has ended: {count} models are lost there; what clients "
+                "have open of them is undefined from now on, and they had better end or open them again",
+                "warning",
+            )
+
+    def _forget(self, fd: int) -> None:
+        self._workers.discard(fd)
+        self._server.unwatch(fd)
+        os.close(fd)
+
+
+def _watched(pid: int | None) -> int:
+    """A pidfd of a worker; -1 where there are none, and the next look finds out."""
+    assert pid is not None
+    try:
+        return process.watch(pid)
+    except OSError:
+        return -1
 
 
 def pressure(usage: Usage, ours: int, budget: int) -> int:

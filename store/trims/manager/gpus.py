@@ -2,6 +2,7 @@
 
 `gpu.devices` names them; `auto` is every one that can share its memory, and none where there is no driver, which is no
 reason not to serve the host. What was asked for by name has to be there. No context is made: a start touches no GPU.
+One whose driver has no descriptors of its memory is shared by legacy IPC where `gpu.sharing` says so, and only there.
 """
 
 from __future__ import annotations
@@ -14,12 +15,19 @@ from trims.config import Config
 from trims.devices import drivers
 from trims.devices.driver import Driver, Gpu
 from trims.devices.gpu import GpuDevice
+from trims.devices.ipc import IpcDevice
+from trims.devices.on_gpu import GpuPlace
 from trims.errors import DeviceLost, NoRoom, TrimsError, UsageError
 from trims.places import HOST, gpu_number, gpu_place
+from trims.transfer.gpu_keeper import GpuKeeper
 from trims.transfer.gpu_link import GpuLink
 from trims.transfer.to_gpu import GpuFiller
 
 Log = Callable[[str, str], None]
+IPC_NOTES = (
+    "legacy IPC: read-write for every client",
+    "legacy IPC: a worker process owns its models; when that ends they are lost, also to who has them open",
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Gpus:
     """By place. notes: what an operator should know. why: why there are none, if there are none. driver: None then."""
 
     driver: Driver | None = None
-    devices: dict[str, GpuDevice] = field(default_factory=dict)
+    devices: dict[str, GpuPlace] = field(default_factory=dict)
     budgets: dict[str, int] = field(default_factory=dict)
     fillers: dict[str, GpuFiller] = field(default_factory=dict)
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -36,12 +44,15 @@ class Gpus:
     @property
     def sources(self) -> dict[str, tuple[str, ...]]:
         """Where a load to each may read from instead of the disk: other GPUs that it reaches, then the host."""
-        return {place: (*self._reached(device.gpu), HOST) for place, device in self.devices.items()}
+        crossing = {place: device.gpu for place, device in self.devices.items() if device.crosses}
+        return {place: (*self._reached(crossing, place), HOST) for place in self.devices}
 
-    def _reached(self, gpu: Gpu) -> list[str]:
+    def _reached(self, crossing: Mapping[str, Gpu], place: str) -> list[str]:
+        if place not in crossing:
+            return []
         assert self.driver is not None
-        others = [(place, device.gpu) for place, device in self.devices.items() if device.gpu != gpu]
-        return [place for place, other in others if self.driver.reaches(gpu.ordinal, other.ordinal)]
+        reaches, gpu = self.driver.reaches, crossing[place]
+        return [other for other, its in crossing.items() if its != gpu and reaches(gpu.ordinal, its.ordinal)]
 
 
 def find(config: Config, taken: Mapping[str, int], log: Log) -> Gpus:
@@ -63,6 +74,7 @@ def find(config: Config, taken: Mapping[str, int], log: Log) -> Gpus:
     found = Gpus(driver, why="" if chosen else "the driver shows none")
     for gpu in chosen:
         try:
+            _check_sharing(config, gpu)
             budget = _budget(config, driver, gpu, taken.get(gpu_place(gpu.uuid), 0))
         except TrimsError as error:
             if not auto:
@@ -70,12 +82,29 @@ def find(config: Config, taken: Mapping[str, int], log: Log) -> Gpus:
             log(str(error), "warning")
             continue
         place = gpu_place(gpu.uuid)
-        found.devices[place], found.budgets[place] = GpuDevice(driver, gpu), budget
-        found.fillers[place] = GpuFiller(GpuLink(gpu.uuid))
-        found.notes[place] = driver.notes(gpu.uuid)
+        found.budgets[place] = budget
+        found.devices[place], found.fillers[place], notes = _serving(driver, gpu)
+        found.notes[place] = (*driver.notes(gpu.uuid), *notes)
         for note in found.notes[place]:
             log(f"{place}: {note}", "info")
     return found
+
+
+def _check_sharing(config: Config, gpu: Gpu) -> None:
+    if not gpu.shares and config.text("gpu.sharing") != "ipc":
+        raise DeviceLost(
+            f"no models are kept on {gpu_place(gpu.uuid)}",
+            f"{gpu.name} cannot share its memory by descriptors",
+            "set gpu.sharing to ipc (TRIMS_GPU_SHARING=ipc) for legacy CUDA IPC, or leave it out with --gpu",
+        )
+
+
+def _serving(driver: Driver, gpu: Gpu) -> tuple[GpuPlace, GpuFiller, tuple[str, ...]]:
+    """What keeps models on a GPU, what fills it, and what is to be known of the way it is shared."""
+    if gpu.shares:
+        return GpuDevice(driver, gpu), GpuFiller(GpuLink(gpu.uuid)), ()
+    keeper = GpuKeeper(gpu.uuid)
+    return IpcDevice(driver, gpu, keeper), GpuFiller(keeper), IPC_NOTES
 
 
 def _named(driver: Driver, text: str) -> list[Gpu]:
@@ -103,12 +132,6 @@ def matches(uuid: str, word: str) -> bool:
 def _budget(config: Config, driver: Driver, gpu: Gpu, taken: int) -> int:
     """Bytes for regions: whole units. A percentage is of what is free now and not promised by other managers."""
     place = gpu_place(gpu.uuid)
-    if not gpu.shares:
-        raise DeviceLost(
-            f"no models are kept on {place}",
-            f"{gpu.name} cannot share its memory by descriptors",
-            "leave it out with --gpu",
-        )
     usage = driver.usage(gpu.uuid)
     free = max(0, usage.total - usage.used - taken)
     budget = units.parse_size(config.text("budget.gpu"), free) // gpu.granularity * gpu.granularity

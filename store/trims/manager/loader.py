@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from trims.devices.base import Device, Region
 from trims.disk.reader import Cancelled
 from trims.disk.sidecar import read_sidecar
-from trims.errors import TrimsError
+from trims.errors import DeviceLost, TrimsError
 from trims.linux import atomic
 from trims.manifest import table_bytes
 from trims.residency.events import Key
@@ -119,3 +119,9 @@ def _load(
         region.close()
         raise
     return Filled(region, (source.span, len(source.table)), tail)
+
+
+def lost(filled: Filled, job: LoadJob) -> DeviceLost:
+    """The error of a load whose region went with the process that owned it before anybody heard of it; it is closed."""
+    filled.region.close()
+    return DeviceLost(f"loading {job.ref} failed", f"the process that owned the memory on {job.key.place} has ended")
