@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from helpers.driver_peer import Peer
 from trims.devices import slabs
 from trims.devices.simulated import SimulatedDriver
 from trims.linux import fdpass, memfd
@@ -49,9 +50,16 @@ class Made:
         self.tail = min((offset for offset, _ in blobs), default=self.span)
         driver = SimulatedDriver(directory)  # another one than the client's: calls that shall fail are counted in each
         gpu = driver.gpus()[ordinal]
-        self.place = gpu_place(gpu.uuid)
-        self.sizes = slabs.cut(self.span, gpu.granularity, SLAB)
-        self.fds = [_sealed(span[self.tail :].tobytes() + self.table), *_filled(driver, ordinal, self.sizes, span)]
+        self.place, self.granularity = gpu_place(gpu.uuid), gpu.granularity
+        self.sizes, fds = self._filled(driver, ordinal, span)
+        self.fds = [_sealed(span[self.tail :].tobytes() + self.table), *fds]
+
+    def _filled(
+        self, driver: SimulatedDriver, ordinal: int, span: np.ndarray[Any, Any]
+    ) -> tuple[tuple[int, ...], list[int]]:
+        """The sizes and descriptors of new slabs with these bytes."""
+        sizes = slabs.cut(self.span, self.granularity, SLAB)
+        return sizes, _filled(driver, ordinal, sizes, span)
 
     def answer(self, id: int = 1, lease: int = 7, **changes: Any) -> Attached:
         """What a manager says with the descriptors."""
@@ -69,6 +77,29 @@ class Made:
     def close(self) -> None:
         fdpass.close_all(self.fds)
         self.fds = []
+
+
+class OwnedByPeer(Made):
+    """The same as one allocation of another process, to be opened by legacy IPC; the peer has the GPU open."""
+
+    def __init__(self, peer: Peer, directory: str, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
+        self.peer = peer
+        super().__init__(directory, arrays, b"a graph", {"labels.txt": b"cat\n"})
+
+    def _filled(
+        self, driver: SimulatedDriver, ordinal: int, span: np.ndarray[Any, Any]
+    ) -> tuple[tuple[int, ...], list[int]]:
+        peer, size = self.peer, slabs.padded(self.span, self.granularity)
+        peer.open(ordinal)
+        self.address = peer.allocate(ordinal, size)
+        stream = peer.stream(ordinal)
+        peer.copy_in(ordinal, self.address, peer.host(span.tobytes(), False), len(span), stream)
+        peer.wait(ordinal, stream)
+        self.handle = bytes(peer.ipc_handle(ordinal, self.address))
+        return (size,), []
+
+    def answer(self, id: int = 1, lease: int = 7, **changes: Any) -> Attached:
+        return super().answer(id, lease, **{"ipc": [self.handle.hex()], **changes})
 
 
 def id_of(made: Made) -> int:

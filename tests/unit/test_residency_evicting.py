@@ -6,7 +6,7 @@ import pytest
 from helpers.residency_script import Script, acts, cancel, free, items, key, load, logs, refusal
 
 from trims.residency.effects import Refuse, Reply
-from trims.residency.events import EvictAsked, Freed, Loaded, LoadFailed
+from trims.residency.events import EvictAsked, Freed, Loaded, LoadFailed, Lost
 from trims.residency.states import InvalidTransition
 
 
@@ -266,3 +266,45 @@ def test_two_leases_of_one_client_that_end_together_free_a_doomed_one_once() -> 
     s.attach("a", 4, conn=1)
     s.evict("a", force=True, conn=2)
     assert s.close(1) == [free("a")]
+
+
+# ---- memory that is gone
+
+
+def test_what_is_lost_goes_and_is_loaded_again_when_asked_for() -> None:
+    s = Script()
+    s.resident("a")
+    effects = s.tell(Lost(key("a")))
+    assert acts(effects) == [free("a")]
+    assert logs(effects) == [
+        "evict a:latest (2B) from host: its memory is gone: the process that owned it has ended",
+    ]
+    s.freed("a")
+    assert acts(s.attach("a", 2)) == [load("a", 2, 2)]
+
+
+def test_what_is_lost_under_a_client_goes_with_its_last_lease() -> None:
+    s = Script()
+    s.attach("a", 2, conn=4)
+    s.loaded("a")
+    assert acts(s.tell(Lost(key("a")))) == []
+    assert acts(s.attach("a", 2, conn=3)) == []  # waits
+    assert acts(s.close(4)) == [free("a")]
+    assert acts(s.freed("a")) == [load("a", 2, 2)]
+
+
+def test_what_is_lost_and_pinned_is_loaded_again_by_itself() -> None:
+    s = Script()
+    s.pin("a", 2)
+    s.loaded("a")
+    assert acts(s.tell(Lost(key("a")))) == [free("a")]
+    assert acts(s.freed("a")) == [load("a", 2, 2)]
+
+
+def test_a_loss_of_what_is_on_its_way_out_changes_nothing() -> None:
+    s = Script()
+    assert s.tell(Lost(key("a"))) == []
+    s.resident("a")
+    s.evict("a")
+    assert acts(s.tell(Lost(key("a")))) == []
+    s.freed("a")

@@ -206,6 +206,31 @@ def test_a_call_that_fails_fails_the_load_alone(gpus, devices, filler, source, c
     assert gpus.read(again.fds, again.slabs, source.span) == span(source)
 
 
+def test_a_worker_whose_context_has_failed_ends(gpus, devices, filler, source) -> None:
+    fill(filler, devices[0], source)
+    region = devices[0].allocate("m", source.span)
+    fail(gpus.directory, lost=[gpus.all[0].uuid])
+    with pytest.raises(DeviceLost, match="is lost"):
+        filler.fill(region, source, silent, wanted)
+    fail(gpus.directory)
+    assert filler.link.pid is None
+    region.close()
+    again, _ = fill(filler, devices[0], source)
+    assert gpus.read(again.fds, again.slabs, source.span) == span(source)
+
+
+def test_the_death_of_an_idle_worker_is_noted(devices, filler, source) -> None:
+    told: list[bool] = []
+    fill(filler, devices[0], source)
+    filler.link.running = told.append
+    pid = filler.link.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    leaks.wait_ended({pid}, leaks.GRACE)
+    filler.link.end_if_idle(3600)
+    assert told == [False] and filler.link.pid is None
+
+
 @pytest.mark.parametrize("call", ["open", "copy_in"])
 def test_a_worker_that_dies_costs_the_load_alone(gpus, devices, filler, source, call) -> None:
     fail(gpus.directory, die=call)

@@ -21,7 +21,8 @@ class DeviceArray:
     It does nothing but hand the tensor on: `cupy.asarray(a)`, `torch.from_dlpack(a)`, `jax.dlpack.from_dlpack(a)`; all
     without a copy. The memory is mapped for reading only, and the GPU enforces that: a kernel that writes to it ends
     the CUDA context of this process, with an error at whatever call comes next. Frameworks that know no read-only
-    tensors do not prevent it. Other processes and the weights are not hurt.
+    tensors do not prevent it. Other processes and the weights are not hurt. (Where a GPU is shared by legacy CUDA IPC
+    nothing enforces it: such a kernel changes the weights for everybody.)
 
     shape, dtype: as NumPy's; bfloat16 and float8 are those of ml_dtypes. address: of the first byte, on the GPU.
     """

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from trims.client.device_memory import Mapped
 from trims.devices.driver import Driver
-from trims.errors import DeviceLost
+from trims.errors import DeviceLost, ManagerUnreachable
+
+if TYPE_CHECKING:
+    from trims.wire.messages import Attached
 
 _HINT = "`trims status` says whether its process runs; containers need the manager's PID and IPC namespaces"
 
@@ -24,19 +28,19 @@ class _Opened:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._there: dict[tuple[Driver, int, str], list[int]] = {}  # address and count
+        self._there: dict[tuple[Driver, int, bytes], list[int]] = {}  # address and count
 
-    def take(self, driver: Driver, ordinal: int, handle: str) -> int:
+    def take(self, driver: Driver, ordinal: int, handle: bytes) -> int:
         """The address of the memory behind a handle. Raises DeviceLost."""
         key = (driver, ordinal, handle)
         with self._lock:
             found = self._there.get(key)
             if found is None:
-                found = self._there[key] = [driver.ipc_open(ordinal, bytes.fromhex(handle)), 0]
+                found = self._there[key] = [driver.ipc_open(ordinal, handle), 0]
             found[1] += 1
             return found[0]
 
-    def give_back(self, driver: Driver, ordinal: int, handle: str) -> None:
+    def give_back(self, driver: Driver, ordinal: int, handle: bytes) -> None:
         """Undo one `take`. Raises DeviceLost when the GPU has failed."""
         key = (driver, ordinal, handle)
         with self._lock:
@@ -50,13 +54,23 @@ class _Opened:
 _opened = _Opened()
 
 
+def handle(answer: Attached) -> bytes:
+    """That of the only slab. Raises ManagerUnreachable when the answer makes no sense."""
+    try:
+        (_,), (text,) = answer.slabs, answer.ipc
+        return bytes.fromhex(text)
+    except ValueError:
+        why = "it gave something else than a handle for an allocation"
+        raise ManagerUnreachable("the manager cannot be understood", why, "see `trims status`") from None
+
+
 class IpcMapped(Mapped):
     """A region by the handle of its only slab."""
 
     __slots__ = ("_handle",)
 
     def __init__(
-        self, driver: Driver, ordinal: int, slabs: Sequence[int], handle: str, release: Callable[[], None]
+        self, driver: Driver, ordinal: int, slabs: Sequence[int], handle: bytes, release: Callable[[], None]
     ) -> None:
         self._handle = handle
         super().__init__(driver, ordinal, slabs, (), release)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from trims.client import gpus
+from trims.client import device_ipc, gpus
 from trims.client.device_array import DeviceArray
-from trims.client.device_ipc import IpcMapped
 from trims.client.device_memory import Mapped
 from trims.client.mapping import Contents, Hold, Region, Watch, contents
 from trims.errors import Damaged, ManagerUnreachable
@@ -87,11 +86,11 @@ def attached(answer: Attached, fds: list[int], release: Callable[[], None], plac
         tail = Region(hold, 0, at + nbytes)
         made = contents(answer.digest, answer.variant, offset, lambda: Contents.of_table(tail.blob((at, nbytes))))
         driver, gpu = gpus.seen(place)
-        mapped = (
-            IpcMapped(driver, gpu.ordinal, answer.slabs, answer.ipc[0], release)
-            if answer.ipc
-            else Mapped(driver, gpu.ordinal, answer.slabs, slab_fds, release)
-        )
+        if answer.ipc:
+            handle = device_ipc.handle(answer)
+            mapped: Mapped = device_ipc.IpcMapped(driver, gpu.ordinal, answer.slabs, handle, release)
+        else:
+            mapped = Mapped(driver, gpu.ordinal, answer.slabs, slab_fds, release)
     except BaseException:
         release()
         raise
@@ -108,7 +107,5 @@ def _check(answer: Attached, place: str) -> None:
             f"asked for {place} it answered with {answer.place}",
             "see `trims status`",
         )
-    if answer.ipc and not len(answer.ipc) == len(answer.slabs) == 1:
-        raise ManagerUnreachable("the manager cannot be understood", "it gave other than one handle for one allocation")
     if min(answer.slabs) <= 0 or not 0 <= answer.tail <= offset <= sum(answer.slabs) or nbytes <= 0:
         raise Damaged(f"a region on GPU {gpu_of(place)} is damaged", "its parts do not fit", "restart the manager")

@@ -4,6 +4,7 @@ As in host memory there is no "unmap": all that is handed out holds the mapping,
 the GPU has done what this process gave it to do; then the lease goes back. The process has the GPU's primary context
 as long as it has such a mapping; frameworks use the same one. What writes to the memory ends that context, so mapping
 for reading only guards against mistakes; it is no wall against a program that maps the memory anew for itself.
+(`trims.client.device_ipc` is for GPUs whose memory cannot be mapped so.)
 
 CUDA does not survive a fork. A child can use the side files of what its parent opened, never the weights, and leaves
 the mapping alone.
