@@ -10,16 +10,19 @@ import threading
 import pytest
 from helpers import sources
 
+from trims.devices.fake import FakeDevice
 from trims.disk.ingest import import_model
 from trims.disk.store import create_store
 from trims.errors import NoSuchModel, NoSuchVariant, TrimsError, UsageError
 from trims.linux import process
 from trims.manager import journal, orphans
 from trims.manager.journal import Kept, Orphan, State
+from trims.manager.loader import Filled, LoadJob, lost
 from trims.manager.logfile import Log, last_lines
 from trims.manager.resolve import NeedsBuilding, Resolver, is_key
 from trims.manager.variants import Errand, Variants
 from trims.manager.workers import Mailbox, Pool
+from trims.residency.events import Key
 
 
 def test_log_lines(tmp_path):
@@ -210,3 +213,12 @@ def test_work_comes_back_through_the_mailbox():
     pool.close()
     mailbox.close()
     mailbox.post(lambda: None)  # too late, and harmless
+
+
+def test_a_region_that_was_lost_before_its_load_was_heard_of_is_closed() -> None:
+    device = FakeDevice(1 << 20, "gpu:GPU-1")
+    region = device.allocate("m", 4096)
+    region.seal()
+    error = lost(Filled(region, (0, 10)), LoadJob(1, Key("0" * 64, "raw", "gpu:GPU-1"), "m:latest", 4096))
+    assert str(error) == "loading m:latest failed: the process that owned the memory on gpu:GPU-1 has ended"
+    assert device.statistics().regions == 0
