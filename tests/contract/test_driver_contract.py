@@ -463,6 +463,7 @@ def test_who_allocated_it_cannot_open_it(peer):
 
 @pytest.mark.parametrize("end", ["free", "kill"])
 def test_owned_memory_that_has_ended_cannot_be_opened(peer, peers, end):
+    peer.open(0)
     owner = peers()
     memory = allocated(owner)
     handle = owner.ipc_handle(0, memory.address)
@@ -470,7 +471,6 @@ def test_owned_memory_that_has_ended_cannot_be_opened(peer, peers, end):
         owner.kill()
     else:
         owner.free_allocation(0, memory.address)
-    peer.open(0)
     with pytest.raises(DeviceLost):
         peer.ipc_open(0, handle)
 
