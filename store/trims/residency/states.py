@@ -17,7 +17,7 @@ TABLE: dict[tuple[str, str], str] = {
     (LOADING, "loaded"): RESIDENT,
     (LOADING, "failed"): ABSENT,
     (LOADING, "abandoned"): DOOMED,  # cancelled: nobody wants it any more
-    (RESIDENT, "given up"): DOOMED,  # evicted, expired, forgotten
+    (RESIDENT, "given up"): DOOMED,  # evicted, expired, forgotten, lost
     (DOOMED, "loaded"): DOOMED,  # faster than its cancellation: to be freed
     (DOOMED, "failed"): ABSENT,
     (DOOMED, "freed"): ABSENT,
