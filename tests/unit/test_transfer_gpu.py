@@ -142,6 +142,26 @@ def test_a_host_region_is_copied_and_later_copied_from_where_it_is(gpus, devices
     host.close()
 
 
+def test_a_host_region_is_dropped_while_another_load_goes_on(gpus, devices, filler, source, home) -> None:
+    host = HostDevice()
+    resident = host.allocate("m", source.span + len(source.table))
+    HostFiller().fill(resident, source, silent, wanted)
+    fill(filler, devices[0], replace(source, region=resident))[0].close()
+    gate = home / "gate"
+    os.mkfifo(gate)
+    fail(gpus.directory, hold={"copy_in": str(gate)})
+    loading = threading.Thread(target=lambda: fill(filler, devices[0], source))
+    loading.start()
+    fd = entered(gate)
+    assert _maps(filler, "memfd:trims") > 0
+    filler.forget(resident)  # comes back, though the load stands
+    assert _maps(filler, "memfd:trims") == 0 and loading.is_alive()
+    fail(gpus.directory)
+    os.close(fd)
+    loading.join()
+    host.close()
+
+
 def _maps(filler: GpuFiller, name: str) -> int:
     with open(f"/proc/{filler.link.pid}/maps") as file:
         return sum(name in line for line in file)

@@ -48,6 +48,8 @@ class GpuLink:
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
+        self._side_lock = threading.Lock()
+        self._side: socket.socket | None = None  # for what must not wait for the order in hand
         self._used = 0.0
         self._closed = False
 
@@ -68,13 +70,17 @@ class GpuLink:
             return self._exchange(Task(work), fds, progress, cancelled)
 
     def drop(self, inode: int) -> None:
-        """Have nothing kept of a host region. Waits for the order in hand; a worker that does not run keeps nothing."""
-        with self._lock:
-            if self._child is None:
+        """Have nothing kept of a host region, whatever the worker is doing. One that does not run keeps nothing."""
+        with self._side_lock:
+            if self._side is None:
                 return
             try:
-                self._exchange(Drop(inode), (), lambda _: None, lambda: False)
-            except TrimsError:
+                self._side.send(encode(Drop(inode)))
+                data = self._side.recv(LONGEST)
+            except OSError:
+                return  # it has died, and what it kept is gone
+        if data and isinstance(decode_told(data), Failed):
+            with self._lock:
                 self._drop_failed()
 
     def end_if_idle(self, seconds: float) -> None:
@@ -105,31 +111,29 @@ class GpuLink:
             self._end()  # it died in between
         if self._child is not None:
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            words = [
-                sys.executable,
-                "-m",
-                "trims.transfer.gpu_worker",
-                "--fd",
-                str(theirs.fileno()),
-                "--gpu",
-                self.uuid,
-            ]
-            try:
-                self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], cwd="/")
-            except OSError as error:
-                ours.close()
-                raise DeviceLost(
-                    f"the worker of {self.uuid} cannot be started", os.strerror(error.errno or 0)
-                ) from None
-        self._sock = ours
+        self._spawn()
         self.running(True)
         try:
             self._hear(lambda _: None, cancelled)
         except TrimsError:
             self._end()
             raise
+
+    def _spawn(self) -> None:
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+        fds = [theirs.fileno() for _, theirs in pairs]
+        words = [sys.executable, "-m", "trims.transfer.gpu_worker", self.uuid, *map(str, fds)]
+        try:
+            self._child = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=fds, cwd="/")
+        except OSError as error:
+            for ours, _ in pairs:
+                ours.close()
+            why = os.strerror(error.errno or 0)
+            raise DeviceLost(f"the worker of {self.uuid} cannot be started", why) from None
+        finally:
+            for _, theirs in pairs:
+                theirs.close()
+        self._sock, self._side = pairs[0][0], pairs[1][0]
 
     def _end(self) -> None:
         child, sock, self._child, self._sock = self._child, self._sock, None, None
@@ -141,6 +145,10 @@ class GpuLink:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+            with self._side_lock:  # whoever waits for an answer there has heard of the end by now
+                if self._side is not None:
+                    self._side.close()
+                    self._side = None
             self.running(False)
 
     def _exchange(
@@ -149,27 +157,31 @@ class GpuLink:
         sock = self._sock
         assert sock is not None
         try:
-            fdpass.send(sock, encode(message), list(fds))
+            try:
+                fdpass.send(sock, encode(message), list(fds))
+            except OSError:
+                raise self._broken(sock) from None
             told = self._hear(progress, cancelled)
-        except OSError:
-            raise self._last_word(sock) or self._died() from None
         finally:
             self._used = time.monotonic()
         assert isinstance(told, Done)
         return told
 
     def _hear(self, progress: Callable[[int], None], cancelled: Callable[[], bool]) -> Done | Ready:
-        """The worker's next word that is no progress. Raises what it reports, DeviceLost when it died, OSError."""
+        """The worker's next word that is no progress. Raises what it reports, DeviceLost when it died."""
         sock = self._sock
         assert sock is not None
         asked_off = False
         while True:
-            if cancelled() and not asked_off:
-                asked_off = True
-                sock.send(encode(Cancel()))
-            if not select.select([sock], [], [], _LOOK)[0]:
-                continue
-            data = sock.recv(LONGEST)
+            try:
+                if cancelled() and not asked_off:
+                    asked_off = True
+                    sock.send(encode(Cancel()))
+                if not select.select([sock], [], [], _LOOK)[0]:
+                    continue
+                data = sock.recv(LONGEST)
+            except OSError:
+                raise self._broken(sock) from None
             if not data:
                 raise self._died()
             told = decode_told(data)
@@ -182,16 +194,19 @@ class GpuLink:
             else:
                 return told
 
-    def _last_word(self, sock: socket.socket) -> TrimsError | None:
-        """Why a worker ended, if it said so. What it did not read any more is reported by the kernel first."""
+    def _broken(self, sock: socket.socket) -> TrimsError:
+        """Why the worker has ended. What it did not read any more the kernel reports before its last word."""
         for _ in range(2):
             try:
                 data = sock.recv(LONGEST, socket.MSG_DONTWAIT)
             except OSError:
                 continue
             told = decode_told(data) if data else None
-            return told.error() if isinstance(told, Failed) else None
-        return None
+            if isinstance(told, Failed):
+                self._end()
+                return told.error()
+            break
+        return self._died()
 
     def _died(self) -> DeviceLost:
         child = self._child

@@ -1,6 +1,6 @@
 """What a manager and the worker of one of its GPUs say to each other: one JSON object a packet, descriptors beside it.
 
-The socket is a pair that the manager made, so each trusts the other; the manager's closing it ends the worker.
+The sockets are pairs that the manager made, so each trusts the other; the manager's closing the first ends the worker.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel", tag_field="do"):
 
 
 class Drop(msgspec.Struct, frozen=True, tag="drop", tag_field="do"):
-    """Keep nothing of the host region with this inode. Answered with Done."""
+    """Keep nothing of the host region with this inode. Comes, and is answered with Done, by the second socket."""
 
     inode: int
 

@@ -1,8 +1,9 @@
 """The worker of one GPU: a process that has a context there, so that the manager has none.
 
-`python -m trims.transfer.gpu_worker --fd N --gpu UUID`. It fills regions that the manager allocated, on its order, and
-ends when the socket closes; its context's memory, half a gigabyte on a large GPU, comes back then. Should it die, or
-the GPU fault under it, the load in hand fails and the manager serves on.
+`python -m trims.transfer.gpu_worker UUID FD FD`. It fills regions that the manager allocated, on its order by the first
+socket, and ends when that closes; what cannot wait for the order in hand comes by the second. Its context's memory,
+half a gigabyte on a large GPU, comes back with its end. Should it die, or the GPU fault under it, the load in hand
+fails and the manager serves on.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ THREADS = min(8, max(2, len(os.sched_getaffinity(0)) // 2))
 """Threads that read, or copy into the buffers: the other cores are for those who compute."""
 TELLING = 0.1
 """Seconds between two reports of progress."""
-Order = Task | Drop | Allocate | Free
+Order = Task | Allocate | Free
 Packet = tuple[Order, list[int]]
 
 
@@ -60,8 +61,8 @@ def host_nbytes() -> int:
 class Worker:
     """Does what comes, in order; what is to end the work in hand overtakes it."""
 
-    def __init__(self, driver: Driver, gpu: Gpu, sock: socket.socket) -> None:
-        self._driver, self._gpu, self._sock = driver, gpu, sock
+    def __init__(self, driver: Driver, gpu: Gpu, sock: socket.socket, side: socket.socket) -> None:
+        self._driver, self._gpu, self._sock, self._side = driver, gpu, sock, side
         self._own = Owned(driver, gpu.ordinal)
         self._packets: queue.SimpleQueue[Packet | None] = queue.SimpleQueue()
         self._unwanted = threading.Event()
@@ -74,6 +75,7 @@ class Worker:
         bounce = Bounce(self._driver, ordinal, THREADS, PIECE)
         registry = Registry(self._driver, ordinal, self._gpu.reads_registered)
         threading.Thread(target=self._listen, name="trims-listen", daemon=True).start()
+        threading.Thread(target=self._forget, args=(registry,), name="trims-forget", daemon=True).start()
         self._tell(Ready())
         while (packet := self._packets.get()) is not None:
             message, fds = packet
@@ -98,12 +100,28 @@ class Worker:
                 self._packets.put(None)
                 return
             message = decode_asked(data)
+            assert not isinstance(message, Drop)
             if isinstance(message, Cancel):
                 self._unwanted.set()
-            else:
-                if isinstance(message, Task):
-                    self._unwanted.clear()  # an order comes after the answer to the one before
-                self._packets.put((message, fds))
+                continue
+            if isinstance(message, Task):
+                self._unwanted.clear()  # an order comes after the answer to the one before
+            self._packets.put((message, fds))
+
+    def _forget(self, registry: Registry) -> None:
+        """In a thread of its own: drop host regions that are about to be closed, which no load reads from any more."""
+        while data := _received(self._side):
+            message = decode_asked(data)
+            assert isinstance(message, Drop)
+            try:
+                registry.drop(message.inode)
+                answer: Told = Done()
+            except TrimsError as error:
+                answer = Failed.of(error)
+            try:
+                self._side.send(encode(answer))
+            except OSError:
+                return
 
     def _answer(self, message: Order, fds: list[int], bounce: Bounce, registry: Registry) -> Done | Failed:
         """Raises DeviceLost when the context has failed: it would fail for ever."""
@@ -125,10 +143,7 @@ class Worker:
             return self._work(message.work, fds, bounce, registry)
         if isinstance(message, Allocate):
             return Done(handle=self._own.allocate(message.number, message.nbytes).hex())
-        if isinstance(message, Free):
-            self._own.free(message.number)
-        else:
-            registry.drop(message.inode)
+        self._own.free(message.number)
         return Done()
 
     def _works(self) -> bool:
@@ -190,17 +205,25 @@ class Worker:
             self._unwanted.set()  # nobody is there any more
 
 
+def _received(sock: socket.socket) -> bytes:
+    """The next packet; b"" at the end."""
+    try:
+        return sock.recv(LONGEST)
+    except OSError:
+        return b""
+
+
 def main(arguments: list[str]) -> int:
     """0 when the manager ended it; else the reason was its last word."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the manager's terminal is the manager's to heed
-    sock = socket.socket(fileno=int(arguments[arguments.index("--fd") + 1]))
-    uuid = arguments[arguments.index("--gpu") + 1]
+    uuid, *fds = arguments
+    sock, side = (socket.socket(fileno=int(fd)) for fd in fds)
     try:
         driver = drivers.find()
         gpu = next((gpu for gpu in driver.gpus() if gpu.uuid == uuid), None)
         if gpu is None:
             raise DeviceLost(f"there is no GPU {uuid}", "the worker's driver does not show it", "see `nvidia-smi`")
-        Worker(driver, gpu, sock).run()
+        Worker(driver, gpu, sock, side).run()
     except TrimsError as error:
         try:
             sock.send(encode(Failed.of(error, last=True)))
