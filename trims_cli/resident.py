@@ -32,7 +32,10 @@ WARM = (
     Column("TIME", "seconds", "took"),
     Column("VICTIMS", "_victims"),
 )
-EVICT = (*_WHO, *_WHERE, Column("OUTCOME", "outcome"), Column("HOLDERS", "_holders"))
+EVICT = (
+    *_WHO, *_WHERE, Column("FREED", "measured", "size", usual=False), Column("OUTCOME", "outcome"),
+    Column("HOLDERS", "_holders"),
+)  # fmt: skip
 UNPIN = (*_WHO, Column("OWNER", "owner"))
 WAITED = (Column("CONDITION", "condition"), Column("NAME", "name"), _PLACE)
 FLAVOURS = ("auto", "raw", "onnxruntime", "torch")
@@ -198,6 +201,7 @@ def conclude(
     if items or settings.form in ("json", "jsonl"):
         if any(column.name == "VARIANT" for column in columns):
             columns = output.telling_forms_apart(columns, items, "name")
+        columns = output.shown_when_any(columns, items, "FREED")
         output.emit(settings, schema, items, columns, None)
     elif not errors:
         output.tell(settings, lambda: "nothing to do")

@@ -118,6 +118,7 @@ def test_evicted_memory_is_really_free(put, gpus, manager, client) -> None:
     there = gpus.used()
     (item,) = client.ask(Evict, ref="m", place="gpu").items
     assert (item["outcome"], item["nbytes"], item["place"]) == ("evicted", 10 * MIB, gpus.place(0))
+    assert item["measured"] == 10 * MIB
     assert there - gpus.used() == 10 * MIB
 
 

@@ -37,6 +37,7 @@ def test_an_idle_one_is_answered_when_its_memory_is_back() -> None:
                 "variant": "raw",
                 "place": "host",
                 "nbytes": 2,
+                "measured": None,
                 "outcome": "evicted",
                 "holders": [],
             },

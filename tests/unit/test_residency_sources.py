@@ -7,7 +7,7 @@ from helpers.residency_script import acts, items, key
 from helpers.residency_world import World
 
 from trims.residency.effects import Free, Load
-from trims.residency.events import EvictAsked, Opened, WarmAsked, Who
+from trims.residency.events import EvictAsked, Freed, Opened, WarmAsked, Who
 from trims.residency.machine import Machine
 from trims.residency.policies import make
 
@@ -81,3 +81,13 @@ def test_it_is_idle_again_when_the_load_has_ended() -> None:
     world.settle()
     assert world.machine.residency(key("b", place=HOST)) is not None
     assert world.machine.residency(key("a", place=HOST)) is None
+
+
+def test_what_a_place_measures_of_what_went_is_in_the_answer() -> None:
+    world = Places()
+    world.made_resident(GPU)
+    world.evict(GPU)
+    del world.regions[key("a", place=GPU)]
+    world.frees.clear()
+    (reply,) = acts(world.tell(Freed(key("a", place=GPU), 3)))
+    assert items([reply])[0] == {**items([reply])[0], "nbytes": 4, "measured": 3, "outcome": "evicted"}

@@ -87,6 +87,10 @@ class Device(ABC):
     @abstractmethod
     def statistics(self) -> DeviceStatistics: ...
 
+    def used(self) -> int | None:
+        """Bytes of the place that are in use, by whomever, as it measures them itself; None where it does not."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Give all memory up, regions included."""

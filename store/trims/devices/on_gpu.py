@@ -12,6 +12,7 @@ from abc import abstractmethod
 
 from trims.devices.base import Device, DeviceStatistics, Region
 from trims.devices.driver import Driver, Gpu
+from trims.errors import TrimsError
 from trims.linux import memfd
 from trims.places import gpu_place
 
@@ -111,6 +112,12 @@ class GpuPlace(Device):
     def statistics(self) -> DeviceStatistics:
         with self._lock:
             return DeviceStatistics(sum(r.nbytes for r in self._regions), 0, len(self._regions))
+
+    def used(self) -> int | None:
+        try:
+            return self.driver.usage(self.gpu.uuid).used
+        except TrimsError:
+            return None
 
     def close(self) -> None:
         with self._lock:

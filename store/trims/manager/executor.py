@@ -58,7 +58,7 @@ class Executor:
         self._mailbox = mailbox
         self.recording = Recording()
         self._loaders = {place: Pool(mailbox, "load", 1 if is_gpu(place) else LOADERS) for place in devices}
-        self._freers = Pool(mailbox, "free", 1)
+        self._freers = {place: Pool(mailbox, "free", 1) for place in devices}
         self._regions: dict[Key, tuple[Filled, bytes, LoadJob]] = {}
         self._loads: dict[Key, LoadJob] = {}
         self._spare: dict[str, tuple[int, int]] = {}  # place: (wanted, kept)
@@ -131,9 +131,8 @@ class Executor:
         """Cancel every load, wait for the threads, give all memory up."""
         for job in self._loads.values():
             job.cancel()
-        for loaders in self._loaders.values():
-            loaders.close()
-        self._freers.close()
+        for pool in (*self._loaders.values(), *self._freers.values()):
+            pool.close()
         for filler in self._fillers.values():
             filler.close()
         for device in self.devices.values():
@@ -201,8 +200,12 @@ class Executor:
         self.leaving(effect.key)
         filled, _, job = self._regions.pop(effect.key)
         self.recording.evicted(effect.key, self.machine.history(effect.key.digest))
-        began = time.monotonic()
-        self._freers.run(lambda: self._close(filled.region), lambda _: self._freed(job, began))
+        began, device = time.monotonic(), self.devices[effect.key.place]
+
+        def done(outcome: int | BaseException | None) -> None:
+            self._freed(job, began, outcome if isinstance(outcome, int) else None)
+
+        self._freers[effect.key.place].run(lambda: self._close(device, filled.region), done)
 
     def look_for_lost(self, place: str) -> int:
         """Give up what is gone from a place because the process that owned its memory has ended; how many that is."""
@@ -211,16 +214,19 @@ class Executor:
             self.feed(ev.Lost(key))
         return len(gone)
 
-    def _close(self, region: Region) -> None:
-        """In a thread: give a region up, and what was kept of it to fill others from."""
+    def _close(self, device: Device, region: Region) -> int | None:
+        """In a thread: give a region up, and what was kept of it to fill others from. Bytes by which the use fell."""
         for filler in self._fillers.values():
             filler.forget(region)
+        before = device.used()
         region.close()
+        after = device.used()
+        return before - after if before is not None and after is not None else None
 
-    def _freed(self, job: LoadJob, began: float) -> None:
+    def _freed(self, job: LoadJob, began: float, measured: int | None) -> None:
         key = job.key
         self.recording.freed(job, began)
-        self.feed(ev.Freed(key))
+        self.feed(ev.Freed(key, measured))
         self._note_use(key.place)
         wanted, kept = self._spare.get(key.place, (0, 0))
         use = self.machine.use(key.place)
@@ -239,7 +245,7 @@ class Executor:
         device = self.devices[place]
         if nbytes > kept:
             self._reserve_spare(place, nbytes)
-        self._freers.run(lambda: device.set_spare(nbytes), lambda _: self._reserve_spare(place, nbytes))
+        self._freers[place].run(lambda: device.set_spare(nbytes), lambda _: self._reserve_spare(place, nbytes))
 
     def _reserve_spare(self, place: str, nbytes: int) -> None:
         if self._spare[place][1] == nbytes:

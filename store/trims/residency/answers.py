@@ -67,6 +67,7 @@ def evict_item(core: Core, residency: Residency, outcome: str) -> Item:
         "variant": key.variant,
         "place": key.place,
         "nbytes": residency.nbytes,
+        "measured": None,
         "outcome": outcome,
         "holders": holders(core, [residency]),
     }

@@ -187,9 +187,10 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """A region's memory is back."""
+    """A region's memory is back. measured: bytes by which the use of its place fell, where the place measures that."""
 
     key: Key
+    measured: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

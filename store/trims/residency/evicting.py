@@ -38,9 +38,22 @@ def freed(core: Core, event: Freed) -> None:
     residency = core.residencies.get(event.key)
     if residency is None or not residency.freeing:
         raise core.impossible(event.key, residency.state if residency else ABSENT, "freed")
+    if event.measured is not None:
+        _note_measured(core, event.key, event.measured)
     core.move(residency, "freed")
     core.settle(residency)
     gone(core, residency)
+
+
+def _note_measured(core: Core, key: Key, nbytes: int) -> None:
+    """Say in the answers that wait for its going what came of it."""
+    for subject in ("", key.digest):
+        for watch in core.watches.get(subject, {}).values():
+            if key in watch.left:
+                watch.items = tuple(
+                    {**item, "measured": nbytes} if (item.get("variant"), item.get("place")) == key[1:] else item
+                    for item in watch.items
+                )
 
 
 def lost(core: Core, event: Lost) -> None:
@@ -129,7 +142,7 @@ def _drop_wishes(core: Core, absent: list[Residency]) -> None:
 
 def _absent(event: EvictAsked) -> answers.Item:
     fields = {"ref": event.ref, "digest": event.digest, "variant": "", "place": event.place}
-    return {**fields, "nbytes": 0, "outcome": "absent", "holders": []}
+    return {**fields, "nbytes": 0, "measured": None, "outcome": "absent", "holders": []}
 
 
 def _by_rule(core: Core, watch: Watch, event: EvictAsked) -> None:
