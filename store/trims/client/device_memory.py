@@ -24,6 +24,7 @@ import numpy as np
 
 from trims.devices.driver import Driver
 from trims.errors import DeviceLost, TrimsError, UsageError
+from trims.transfer.gpu_range import GpuRange
 
 _Steps = list[tuple[Any, ...]]
 """What takes a mapping back, the last first: calls with their arguments."""
@@ -116,22 +117,11 @@ class Mapped:
         self.context_seconds, self.attach_seconds = opened - begun, perf_counter() - opened
 
     def _map(self, slabs: Sequence[int], fds: Sequence[int]) -> None:
-        driver, steps = self.driver, self._steps
-        at = self.address = driver.reserve(self.nbytes)
-        steps.append((driver.free, at, self.nbytes))
-        for nbytes, fd in zip(slabs, fds, strict=True):
-            handle = driver.import_(fd)
-            try:
-                driver.map(at, nbytes, handle)
-                steps.append((driver.unmap, at, nbytes))
-            finally:
-                driver.release(handle)  # the mapping alone keeps the memory
-            at += nbytes
-        driver.allow(self.address, self.nbytes, self.ordinal, write=False)
-        steps.append((driver.synchronize, self.ordinal))
-        at = self.address
+        there = GpuRange(self.driver, self.ordinal, fds, slabs, write=False)
+        self.address = at = there.address
+        self._steps += [(there.close,), (self.driver.synchronize, self.ordinal)]
         for nbytes in slabs:
-            access = driver.access(at, self.ordinal)
+            access = self.driver.access(at, self.ordinal)
             if access != "read":
                 why = f"the driver gives access {access or 'none'!r} where 'read' was asked for"
                 raise DeviceLost("a model cannot be mapped on a GPU for reading only", why)

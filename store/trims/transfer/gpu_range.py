@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
 from trims.devices.driver import Driver
+from trims.errors import TrimsError
 
 
 class Range(Protocol):
@@ -28,29 +30,33 @@ class GpuRange:
 
     def __init__(self, driver: Driver, ordinal: int, fds: Sequence[int], sizes: Sequence[int], write: bool) -> None:
         """ordinal: the GPU that is to reach it, which need not be the one that it is on. The fds stay the caller's."""
-        self._driver, self.nbytes = driver, sum(sizes)
-        self.address = driver.reserve(self.nbytes)
-        mapped = 0
+        self.nbytes = sum(sizes)
+        at = self.address = driver.reserve(self.nbytes)
+        self._undo: list[Callable[[], None]] = [partial(driver.free, at, self.nbytes)]
         try:
             for fd, size in zip(fds, sizes, strict=True):
                 handle = driver.import_(fd)
                 try:
-                    driver.map(self.address + mapped, size, handle)
+                    driver.map(at, size, handle)
+                    self._undo.append(partial(driver.unmap, at, size))  # what was mapped as one is unmapped as one
                 finally:
-                    driver.release(handle)
-                mapped += size
+                    driver.release(handle)  # the mapping alone keeps the memory
+                at += size
             driver.allow(self.address, self.nbytes, ordinal, write)
         except BaseException:
-            self._give_back(mapped)
+            self.close()
             raise
+
+    def close(self) -> None:
+        """Give the addresses back, and with them this process's hold on the memory. Twice is once; raises nothing."""
+        while self._undo:
+            try:
+                self._undo.pop()()
+            except TrimsError:
+                pass  # a GPU that is lost keeps nothing
 
     def __enter__(self) -> GpuRange:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self._give_back(self.nbytes)
-
-    def _give_back(self, mapped: int) -> None:
-        if mapped:
-            self._driver.unmap(self.address, mapped)
-        self._driver.free(self.address, self.nbytes)
+        self.close()
