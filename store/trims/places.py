@@ -56,6 +56,12 @@ def gpu_number(place: str) -> int | None:
     return int(which) if which.isascii() and which.isdecimal() and len(which) < _SHOWN else None
 
 
+def is_called(uuid: str, which: str) -> bool:
+    """Whether `which` is a UUID or its beginning, with or without what says which kind it is of (`GPU-`, `MIG-`)."""
+    whole, said = uuid.lower(), which.lower()
+    return whole.startswith(said) or whole.partition("-")[2].startswith(said)
+
+
 def short(place: str) -> str:
     """A place as people are shown it: of a GPU's UUID the first eight digits. Every other place as it is."""
     uuid = gpu_of(place)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -65,3 +68,13 @@ class Gpus:
                 driver.end_stream(ordinal, stream)
         finally:
             driver.close(ordinal)
+
+
+def entered(gate: Path) -> int:
+    """The descriptor of a FIFO at which somebody stands."""
+    while True:
+        try:
+            return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise

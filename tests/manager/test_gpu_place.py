@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
@@ -10,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from helpers import leaks
-from helpers.gpus import MIB, Gpus
+from helpers.gpus import MIB, Gpus, entered
 from helpers.raw import Raw, until
 
 import trims
 from trims import config
 from trims.devices import simulated
 from trims.devices.simulated import fail
+from trims.devices.simulated_gpus import CONTEXT
 from trims.errors import Damaged, DeviceLost, InUse, NoRoom, UsageError
 from trims.manager import gpus as gpus_module
 from trims.manager import journal, neighbours
@@ -97,6 +97,14 @@ def test_wherever_it_is_loaded_from_it_is_the_same(put, gpus, manager, client, s
         assert isinstance(client.ask(Warm, ref="m", place="host" if source == "host" else gpus.place(0)), Result)
     answer, fds = attach(client, "m", gpus.place(1))
     assert tensors(gpus, answer, fds, 1) == imported(manager.runtime, "m")
+
+
+def test_no_context_is_opened_but_on_the_gpu_that_is_filled(put, gpus, manager, client) -> None:
+    put("m", 9 * MIB)
+    client.ask(Warm, ref="m", place="host")
+    client.ask(Warm, ref="m", place=gpus.place(1))
+    assert gpus.used(0) == 0
+    assert gpus.used(1) == 10 * MIB + CONTEXT  # the worker's: the manager has none
 
 
 def test_many_ask_at_once_and_one_load_serves_them(put, gpus, manager) -> None:
@@ -315,16 +323,6 @@ def test_a_load_that_nobody_waits_for_is_given_up(put, gpus, manager, client, ho
     fail(gpus.directory)
     os.close(fd)
     until(lambda: uses(client, gpus.place(0))["used"] == 0, client)
-
-
-def entered(gate: Path) -> int:
-    """The descriptor of a FIFO at which somebody stands."""
-    while True:
-        try:
-            return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
 
 
 def test_what_others_take_of_a_gpu_is_not_promised(put, gpus, manager, client) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import errno
 import fcntl
 import os
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from helpers import leaks, sources
-from helpers.gpus import MIB, SLAB, Gpus
+from helpers.gpus import MIB, SLAB, Gpus, entered
 
 from trims.devices import simulated
 from trims.devices.gpu import GpuDevice, GpuRegion
@@ -306,16 +305,6 @@ def test_an_order_that_is_not_wanted_any_more_ends(gpus, devices, filler, source
     opener.join()
     with pytest.raises(Cancelled):
         filler.fill(region, source, silent, lambda: True)
-
-
-def entered(gate: Path) -> int:
-    """The descriptor of a FIFO at which somebody stands."""
-    while True:
-        try:
-            return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
 
 
 def unheard(link: GpuLink) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from trims.devices import drivers
 from trims.devices.driver import Driver, Gpu
 from trims.errors import DeviceLost, UsageError
-from trims.places import GPU, gpu_number, gpu_of, gpu_place
+from trims.places import GPU, gpu_number, gpu_of, gpu_place, is_called
 
 _HINT = "see `nvidia-smi -L`, and CUDA_VISIBLE_DEVICES"
 
@@ -35,7 +35,7 @@ def resolve(place: str, environ: Mapping[str, str] = os.environ) -> str:
         gpus = drivers.find(environ).gpus()
     except DeviceLost:  # no driver here; there may be one where the manager is
         gpus = ()
-    found = [gpu.uuid for gpu in gpus if _is_called(gpu, which)]
+    found = [gpu.uuid for gpu in gpus if is_called(gpu.uuid, which)]
     if len(found) > 1:
         raise UsageError(f"{place} is ambiguous", f"it may be {' or '.join(found)}", "name more of the UUID")
     return gpu_place(found[0]) if found else place
@@ -74,12 +74,6 @@ def _how_many(driver: Driver) -> str:
     if not count:
         return "this process sees none"
     return "this process sees one, number 0" if count == 1 else f"this process sees {count}, numbers 0 to {count - 1}"
-
-
-def _is_called(gpu: Gpu, which: str) -> bool:
-    """Whether a UUID begins so, with or without its prefix (`GPU-`, `MIG-`)."""
-    uuid, beginning = gpu.uuid.lower(), which.lower()
-    return uuid.startswith(beginning) or uuid.partition("-")[2].startswith(beginning)
 
 
 def _current() -> int:

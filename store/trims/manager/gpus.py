@@ -18,7 +18,7 @@ from trims.devices.gpu import GpuDevice
 from trims.devices.ipc import IpcDevice
 from trims.devices.on_gpu import GpuPlace
 from trims.errors import DeviceLost, NoRoom, TrimsError, UsageError
-from trims.places import HOST, gpu_number, gpu_place
+from trims.places import HOST, gpu_number, gpu_place, is_called
 from trims.transfer.gpu_keeper import GpuKeeper
 from trims.transfer.gpu_link import GpuLink
 from trims.transfer.to_gpu import GpuFiller
@@ -113,7 +113,7 @@ def _named(driver: Driver, text: str) -> list[Gpu]:
     chosen: dict[str, Gpu] = {}
     for word in filter(None, (part.strip() for part in text.split(","))):
         number = gpu_number(gpu_place(word))
-        hits = [gpu for gpu in gpus if (matches(gpu.uuid, word) if number is None else gpu.ordinal == number)]
+        hits = [gpu for gpu in gpus if (is_called(gpu.uuid, word) if number is None else gpu.ordinal == number)]
         if not hits:
             there = ", ".join(f"{gpu.ordinal} {gpu.uuid}" for gpu in gpus) or "none"
             raise DeviceLost(f"there is no GPU {word}", f"the driver shows {there}", "see `nvidia-smi -L`")
@@ -121,12 +121,6 @@ def _named(driver: Driver, text: str) -> list[Gpu]:
             raise UsageError(f"{word} is no GPU", "several begin so", ", ".join(gpu.uuid for gpu in hits))
         chosen[hits[0].uuid] = hits[0]
     return list(chosen.values())
-
-
-def matches(uuid: str, word: str) -> bool:
-    """Whether `word` is a UUID or its beginning, with or without what says which kind it is of (`GPU-`)."""
-    whole, said = uuid.lower(), word.lower()
-    return whole.startswith(said) or whole.partition("-")[2].startswith(said)
 
 
 def _budget(config: Config, driver: Driver, gpu: Gpu, taken: int) -> int:

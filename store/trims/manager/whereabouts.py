@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from trims.errors import DeviceLost, TrimsError, UsageError
 from trims.manager.executor import Executor
-from trims.manager.gpus import matches
 from trims.manager.loader import Form
-from trims.places import GPU, gpu_number, gpu_of, is_gpu
+from trims.places import GPU, gpu_number, gpu_of, is_called, is_gpu
 from trims.residency.loading import no_place
 
 
@@ -28,7 +27,7 @@ class Whereabouts:
         if not is_gpu(text):
             raise no_place(text)
         known = self._gpus if gpu_number(text) is None else []  # a number is the asker's own, and means nothing here
-        found = [place for place in known if text == GPU or matches(gpu_of(place), gpu_of(text))]
+        found = [place for place in known if text == GPU or is_called(gpu_of(place), gpu_of(text))]
         if len(found) == 1:
             return found[0]
         if not found:
