@@ -31,6 +31,7 @@ class Parts:
         self._every = _LINE_EVERY if choice in ("auto", "off") else units.parse_duration(choice)
         self._colour = settings.config["ui.color"]
         self._started = self._last = time.monotonic()
+        self._told = ""
         self._bar: Any = None
         self._task: Any = None
 
@@ -57,8 +58,8 @@ class Parts:
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, description=what)
-        elif self._events and now - self._last >= _EVENT_EVERY:
-            self._last = now
+        elif self._events and (what != self._told or now - self._last >= _EVENT_EVERY):
+            self._last, self._told = now, what  # no part begins unheard, however short it is
             event = {"event": "progress", "name": what, "done": done, "total": total}
             output.write(output.to_json({"schema": f"trims.{self._command}/1", **event}) + "\n")
             sys.stdout.flush()
