@@ -1,7 +1,7 @@
 """`scripts/gpu-check`, once its environment is there: runs what is asked for, or lacking, and says what was found.
 
-DIR then has a JSON file for each stage, summary.txt, pictures.svg (with Matplotlib) and tests.xml: few, flat files. What
-is in DIR already, of this device and driver, is not done again unless it is named: STAGE, or STAGE:ITEM.
+DIR then has a JSON file for each stage, summary.txt, pictures.svg (with Matplotlib) and tests.xml. What is in DIR
+already, of this device and driver, is not done again unless it is named: STAGE, or STAGE:ITEM.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processes with a driver of their own, told what to do call by call: those of the contract suite, and programs for them.
+"""Processes with a driver of their own, told what to do call by call: the contract suite's, and programs for them.
 
 A fault or a kill then hurts that process alone, and whoever asks never loads the driver.
 """

@@ -17,8 +17,16 @@ VARIABLE = "GPU_CHECK_PLACE"
 """The environment variable that names the JSON file of an item's place."""
 
 
-class Skip(Exception):  # noqa: N818 - it is no error
+class Skip(Exception):
     """An item cannot be done here; the text says what is lacking."""
+
+
+class Failed(Exception):
+    """An item found that something does not hold, and what it found else."""
+
+    def __init__(self, what: str, found: dict[str, Any]) -> None:
+        super().__init__(what)
+        self.found = found
 
 
 @dataclass(frozen=True)

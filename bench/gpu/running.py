@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.place import VARIABLE, Place, Skip
+from bench.gpu.place import VARIABLE, Failed, Place, Skip
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GRACE = 8.0
@@ -105,7 +105,8 @@ def _do(stage: str, item: str) -> dict[str, Any]:
         return {"outcome": "skipped", "why": str(reason)}
     except Exception as error:
         words = traceback.format_exc().splitlines()[-_LINES:]
-        return {"outcome": "failed", "why": f"{type(error).__name__}: {error}".partition("\n")[0], "log": words}
+        found = {"outcome": "failed", "why": f"{type(error).__name__}: {error}".partition("\n")[0], "log": words}
+        return found | ({"result": error.found} if isinstance(error, Failed) else {})
 
 
 def main() -> int:

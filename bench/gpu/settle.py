@@ -1,4 +1,4 @@
-"""Open questions about memory of the driver's own: contexts, access, and how long it lives. Each answer with its evidence.
+"""Open questions about the driver's memory: contexts, access, how long it lives. Each answer has its evidence.
 
 An answer is {"question", "answer": "yes" or "no", "wanted", ...evidence}. `wanted` is what trims is built on.
 """
@@ -105,7 +105,8 @@ def write_on_purpose(place: Place) -> Answer:
 def outlives_exporter(place: Place) -> Answer:
     """Mapped before its maker was killed; imported only afterwards; and after a maker that ended by itself."""
     with peers(place) as start:
-        reader, found = start(), {}
+        reader = start()
+        found: dict[str, Any] = {}
         for end in ("killed", "ended"):
             maker = start()
             handle, _, digest = made(maker)

@@ -21,8 +21,8 @@ STAGES = {
 }
 MODULES = {
     "settle": ("settle", "settle_sharing", "settle_frameworks"),
-    "tests": (),
-    "isolation": (),
+    "tests": ("testing",),
+    "isolation": ("isolation", "isolation_places"),
     "figures": (),
     "paper": (),
 }
@@ -34,7 +34,7 @@ ITEM_SECONDS = 60.0
 
 def items(stage: str) -> dict[str, tuple[str, float]]:
     """Item -> (module, limit in seconds), in the order in which they are done."""
-    found = {}
+    found: dict[str, tuple[str, float]] = {}
     for name in MODULES[stage]:
         module = importlib.import_module(f"bench.gpu.{name}")
         limits = getattr(module, "SECONDS", {})

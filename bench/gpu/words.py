@@ -43,7 +43,7 @@ def _indented(lines: list[str]) -> list[str]:
 
 
 def summary(documents: list[dict[str, Any]]) -> list[str]:
-    lines = []
+    lines: list[str] = []
     for document in documents:
         device = document["device"]
         if not lines:
