@@ -64,9 +64,7 @@ class Run:
         if document is None or chosen == set():
             document = kept.begin(name, self.facts, self.place.notes)
         known = stages.items(name)
-        todo = (
-            [item for item in known if item in chosen] if chosen else [i for i in known if i not in document["items"]]
-        )
+        todo = [i for i in known if i in chosen] if chosen else [i for i in known if _lacks(document, i)]
         if not todo:
             print(f"{name}: nothing is lacking in {path}")
         end = min(self.end, time.monotonic() + stages.STAGE_SECONDS)
@@ -75,13 +73,19 @@ class Run:
             if left < LEAST:
                 break
             found = running.run(name, item, self.place, min(left, known[item][1]))
+            found["cut"] = found["outcome"] == "late" and left < known[item][1]
             document["items"][item] = found
-            document["complete"] = all(i in document["items"] for i in known)
+            document["complete"] = not any(_lacks(document, i) for i in known)
             kept.write(path, document)
             print("\n".join(words.item(name, item, found)), flush=True)
-        left_out = [item for item in known if item not in document["items"]]
-        if left_out:
+        left_out = [item for item in known if _lacks(document, item)]
+        if left_out and not chosen:
             print(f"{name}: no time was left for {', '.join(left_out)}; the next run goes on there")
+
+
+def _lacks(document: kept.Document, item: str) -> bool:
+    """Whether an item was not begun, or had less than its own time."""
+    return bool(document["items"].get(item, {"cut": True})["cut"])
 
 
 def _parse() -> argparse.Namespace:

@@ -7,6 +7,7 @@ An answer is one line; {"failed": why} when it could not be done. What it opened
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -29,8 +30,9 @@ def open_(ref: str, place: str) -> dict[str, Any]:
     mapped = model.region().mapped
     _open["model"], _open["mapped"] = model, mapped
     return {
-        "how": model.how, "seconds": taken, "context": mapped.context_seconds, "attach": mapped.attach_seconds,
-        "tensors": len(views), "nbytes": mapped.nbytes,
+        "how": model.how, "seconds": taken, "since_start": time.perf_counter() - _BORN,
+        "context": mapped.context_seconds, "attach": mapped.attach_seconds, "tensors": len(views),
+        "nbytes": mapped.nbytes,
     }  # fmt: skip
 
 
@@ -50,11 +52,11 @@ def again(ref: str, place: str, times: int) -> dict[str, Any]:
 
 
 def digest() -> dict[str, Any]:
-    """Of everything that is mapped."""
-    from bench.gpu import programs
-
-    mapped = _open["mapped"]
-    return {"digest": programs.digest(mapped.driver, mapped.address, mapped.nbytes)}
+    """Of all tensors, copied back. What lies between and behind them is nobody's."""
+    found = hashlib.blake2b(digest_size=8)
+    for view in _open["model"].tensors().values():
+        found.update(view.get().tobytes())
+    return {"digest": found.hexdigest()}
 
 
 def write() -> dict[str, Any]:
@@ -75,6 +77,22 @@ def native(way: str, path: str) -> dict[str, Any]:
     begun = time.perf_counter()
     _open["native"] = loaders.load(way, path)
     return {"seconds": time.perf_counter() - begun, "since_start": time.perf_counter() - _BORN}
+
+
+def prepare() -> dict[str, Any]:
+    """Have what a warm process has; what computes on the GPU here."""
+    from bench.gpu import loaders
+
+    return {"engine": loaders.prepare()}
+
+
+def driver() -> dict[str, Any]:
+    """Have the driver, without a context: its Python bindings imported, cuInit done; the seconds that took."""
+    begun = time.perf_counter()
+    from trims.devices import drivers
+
+    drivers.find().gpus()
+    return {"seconds": time.perf_counter() - begun}
 
 
 def context() -> dict[str, Any]:
@@ -107,7 +125,7 @@ def close() -> dict[str, Any]:
 
 ORDERS = {
     "open": open_, "again": again, "digest": digest, "write": write, "native": native, "context": context,
-    "request": request, "close": close,
+    "driver": driver, "prepare": prepare, "request": request, "close": close,
 }  # fmt: skip
 
 

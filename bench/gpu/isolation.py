@@ -66,7 +66,7 @@ def killed_client(place: Place) -> dict[str, Any]:
 def killed_worker(place: Place) -> dict[str, Any]:
     """The worker of the GPU is killed while it loads: that load fails, the next one does not."""
     with serving(place, place.small, 2 * place.middle + 64 * MIB) as world, opened(world) as stays:
-        world.put("n", place.middle)
+        world.put("n", place.middle, 1)
         before, manager = stays.ask("digest"), world.manager_pid()
         killed: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Through trims: what gives way on a GPU is kept on the host, memory that went is free, and damage in memory is found."""
+"""Through trims: what gives way on a GPU is kept on the host, memory that went is free, damage in memory is found."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.world import TRIMS
 def demotion(place: Place) -> dict[str, Any]:
     """Room for two models on the GPU, and three that are wanted there: the one that gives way is on the host then."""
     room = 2 * place.small + place.small // 2
-    with GpuWorld(place, 4 * place.small + 256 * MIB, room, "host") as world:
+    with GpuWorld(place, 4 * place.small + 256 * MIB, room, "--demote-to", "host") as world:
         for seed, name in enumerate("abc"):
             world.put(name, place.small, seed)
         world.start()
@@ -48,7 +48,7 @@ def eviction(place: Place) -> dict[str, Any]:
         freed = until(lambda: world.used() <= level - place.small + SLACK)
         assert freed is not None, "nothing came back"
         world.warm("m")
-        with opened(world) as client:
+        with opened(world):
             item = world.evict("m", force=True)
             assert item["outcome"] == "doomed", item
             kept = world.used()

@@ -78,7 +78,7 @@ def choose(device: dict[str, Any], directory: str, work: str, sockets: str) -> P
         return Place(device, directory, work, sockets, notes=["simulated: no figure"], **tiny)  # type: ignore[arg-type]
     free = shutil.disk_usage(work).free
     room = {
-        "the GPU's free memory": (device["nbytes"] - device["used"]) * 2 // 5,
+        "the GPU's free memory": (device["nbytes"] - device["used"]) // 4,
         "the disk's free space": max(0, free - 4 * GIB) // 2,  # the file, and what is made of it
         "the host's free memory": process.memory_available() * 2 // 5,
     }

@@ -25,11 +25,11 @@ from trims.shmindex import reader
 class GpuWorld(World):
     """A world whose manager has one GPU. Its processes see that GPU as number 0."""
 
-    def __init__(self, place: Place, host_budget: int, gpu_budget: int | None = None, demote_to: str = "disk") -> None:
-        """Budgets in bytes; by default that of a GPU is the usual one."""
+    def __init__(self, place: Place, host_budget: int, gpu_budget: int | None = None, *words: str) -> None:
+        """Budgets in bytes; by default that of a GPU is the usual one. words: more of `trims start`."""
         super().__init__(str(host_budget), Path(place.work), place.sockets)
         self.place, self.gpu = place, gpu_place(place.uuid)
-        self._words = ["--gpu", "0", "--demote-to", demote_to]
+        self._words = ["--gpu", "0", *words]
         self._words += [] if gpu_budget is None else ["--gpu-budget", str(gpu_budget)]
 
     def __enter__(self) -> GpuWorld:
@@ -51,7 +51,7 @@ class GpuWorld(World):
     def request(self, t: str, **fields: Any) -> list[dict[str, Any]]:
         """Ask the manager on a connection of its own; raises its refusal."""
         with Control([str(self.socket)]) as control:
-            return control.request(t, wait=200.0, **fields)
+            return control.finish([control.begin(t, **fields)], 200.0)[1]  # `wait` may be a field
 
     def warm(self, ref: str, place: str = "") -> float:
         """Make resident, by default on the GPU; the seconds that took the manager, 0 when it was."""

@@ -20,7 +20,7 @@ def ipc_opened_twice(place: Place) -> Answer:
         (one,) = _exported(start())
         found = ask(start(), program_ipc.open_, one["handle"], 0, 2)
         held = len(found["addresses"]) == 2
-        return answer("Can one process open a legacy IPC handle twice?", held, **found,
+        return answer("Can one process open a legacy IPC handle twice?", held, None, **found,
                       same_address=held and len(set(found["addresses"])) == 1)  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def ipc_in_its_own_process(place: Place) -> Answer:
         maker = start()
         (one,) = _exported(maker)
         found = ask(maker, program_ipc.open_, one["handle"], 0, 1)
-        return answer("Can a process open its own legacy IPC handle?", bool(found["addresses"]), False, **found)
+        return answer("Can a process open its own legacy IPC handle?", bool(found["addresses"]), None, **found)
 
 
 def ipc_write(place: Place) -> Answer:
@@ -38,7 +38,7 @@ def ipc_write(place: Place) -> Answer:
         (one,) = _exported(maker)
         found = ask(start(), program_ipc.open_, one["handle"], 0, 1)
         seen = ask(maker, program_ipc.peek, one["address"])
-        return answer("Can whoever opens a legacy IPC handle write?", seen == 77, True, seen=seen, **found)
+        return answer("Can whoever opens a legacy IPC handle write?", seen == 77, None, seen=seen, **found)
 
 
 def ipc_neighbours(place: Place) -> Answer:
@@ -51,6 +51,7 @@ def ipc_neighbours(place: Place) -> Answer:
         return answer(
             "Does a legacy IPC handle of a small allocation show its neighbours in the same 2 MiB?",
             found.get("byte") == "done" and found.get("seen") == 1,
+            None,
             one_block=shared, blocks=[first["block"], second["block"]], distance=second["address"] - first["address"],
             **found,
         )  # fmt: skip
@@ -66,7 +67,7 @@ def ipc_after_its_maker(place: Place) -> Answer:
             seen: Any = ask(reader, program_ipc.peek, found["addresses"][0])
         except AssertionError as error:
             seen = str(error).strip().rpartition("\n")[2]
-        return answer("Is memory opened by legacy IPC good after its maker's end?", seen == 77, False, seen=seen)
+        return answer("Is memory opened by legacy IPC good after its maker's end?", seen == 77, None, seen=seen)
 
 
 ITEMS = {

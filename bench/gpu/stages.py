@@ -23,8 +23,8 @@ MODULES = {
     "settle": ("settle", "settle_sharing", "settle_frameworks"),
     "tests": ("testing",),
     "isolation": ("isolation", "isolation_places"),
-    "figures": (),
-    "paper": (),
+    "figures": ("copies", "crowd", "beside", "loading"),
+    "paper": ("paper",),
 }
 STAGE_SECONDS = 225.0
 """Of a stage: what is not begun by then is left for the next run."""

@@ -1,4 +1,4 @@
-"""The tests that need a GPU, as pytest runs them; over simulated GPUs a few of the contract's, to try this very code."""
+"""The tests that need a GPU, as pytest runs them; over simulated GPUs a few of the contract's, to try this code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def contract(place: Place) -> dict[str, Any]:
 
 def gpu(place: Place) -> dict[str, Any]:
     """Clients and managers on the GPU."""
-    return _run(place, "gpu", ["tests/gpu"], "nothing of this is simulated")
+    return _run(place, "gpu", ["tests/gpu"], "simulated")
 
 
 def _run(place: Place, name: str, paths: list[str], simulated: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _run(place: Place, name: str, paths: list[str], simulated: str) -> dict[str,
     if done.returncode not in (0, 5):  # 5: there was none
         failed = [test["name"] for test in tests if test["outcome"] == "failed"]
         print("\n".join(found["text"]))
-        raise Failed(f"{len(failed)} of {len(tests)} tests failed: {', '.join(failed)[:400]}", found)
+        raise Failed(f"pytest ended with {done.returncode}, failed of {len(tests)}: {', '.join(failed)[:400]}", found)
     return found
 
 

@@ -13,7 +13,7 @@ def item(stage: str, name: str, found: dict[str, Any]) -> list[str]:
         return [f"{head} {found['outcome'].upper()}: {found['why']}", *_indented(found.get("log", [])[-6:])]
     result = found["result"]
     if "question" in result:
-        mark = "" if result["answer"] == result["wanted"] else f"   NOT AS EXPECTED ({result['wanted']})"
+        mark = "" if result["wanted"] in ("", result["answer"]) else f"   NOT AS EXPECTED ({result['wanted']})"
         return [f"{head} {result['question']} {result['answer'].upper()}{mark}"]
     if "tests" in result:
         counts = ", ".join(f"{number} {kind}" for kind, number in result["counts"].items())
