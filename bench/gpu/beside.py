@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import zoo
-from bench.gpu import program_ipc
+from bench.gpu import programs
 from bench.gpu.peers import ask, peers
-from bench.gpu.place import MIB, Place, Skip
+from bench.gpu.place import MIB, Place
 from bench.gpu.serving import Client, GpuWorld, serving
+from bench.gpu.settle_sharing import exported
 from bench.harness import Figure, Row, as_json, interleave, show
 
 LABELS = {
@@ -84,16 +85,11 @@ def from_their_start(place: Place) -> dict[str, Any]:
 
 
 def legacy_ipc(place: Place) -> dict[str, Any]:
-    """Opening a handle of legacy IPC of as many bytes, in a fresh process with a context."""
-    nbytes, seconds = place.middle // (2 * MIB) * 2 * MIB, []
+    """Opening a handle of legacy IPC of as many bytes, each in a fresh process with a context."""
     with peers(place) as start:
-        (one,) = ask(start(), program_ipc.allocate, nbytes, 1)["allocations"]
-        for _ in range(5):
-            found = ask(start(), program_ipc.open_, one["handle"], 0, 1)
-            if not found["addresses"]:
-                raise Skip(f"it could not be opened: {found['errors']}")
-            seconds.append(found["seconds"])
-    return {"rows": [as_json(Row(f"legacy IPC: opening {show(nbytes, 'B')}", Figure.of(seconds)))]}
+        _, handle, _ = exported(start(), place.middle // (2 * MIB) * 2 * MIB)
+        seconds = [ask(start(), programs.open_ipc, handle) for _ in range(5)]
+    return {"rows": [as_json(Row(f"legacy IPC: opening {show(place.middle, 'B')}", Figure.of(seconds)))]}
 
 
 ITEMS = {f.__name__: f for f in (in_one_process, from_their_start, legacy_ipc)}

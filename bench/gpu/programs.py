@@ -132,6 +132,14 @@ def copied(driver: Driver, host: int, address: int, nbytes: int) -> bool:
     return found.hexdigest() == digest(driver, address, nbytes)
 
 
+def open_ipc(driver: Driver, handle: bytes) -> float:
+    """Seconds to open a handle of legacy IPC, in a process that has a context."""
+    driver.open(0)
+    begun = time.perf_counter()
+    driver.ipc_open(0, handle)
+    return time.perf_counter() - begun
+
+
 def held_by(driver: Driver, uuid: str) -> dict[str, Any]:
     """How many processes the management library sees with a context on a GPU; None where it cannot tell."""
     if driver.simulated:

@@ -4,70 +4,81 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.gpu import program_ipc
-from bench.gpu.peers import ask, peers
+from bench.gpu import programs
+from bench.gpu.peers import SIZE, ask, attempt, peers
 from bench.gpu.place import MIB, Place
 from bench.gpu.settle import Answer, answer
 
 
-def _exported(maker: Any, nbytes: int = 2 * MIB, count: int = 1) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = ask(maker, program_ipc.allocate, nbytes, count)["allocations"]
-    return found
+def exported(maker: Any, nbytes: int = SIZE, seed: int = 1) -> tuple[int, bytes, str]:
+    """(address, handle, digest) of new memory with random bytes, of a peer that has a context from now on."""
+    maker.open(0)
+    address = int(maker.allocate(0, nbytes))
+    return address, maker.ipc_handle(0, address), ask(maker, programs.fill, address, nbytes, seed)
+
+
+def _looked(peer: Any, address: int, nbytes: int) -> str:
+    """The digest of what is there, or how looking fails."""
+    found: list[str] = []
+    error = attempt(lambda: found.append(ask(peer, programs.digest, address, nbytes)))
+    return error or found[0]
 
 
 def ipc_opened_twice(place: Place) -> Answer:
     with peers(place) as start:
-        (one,) = _exported(start())
-        found = ask(start(), program_ipc.open_, one["handle"], 0, 2)
-        held = len(found["addresses"]) == 2
-        return answer("Can one process open a legacy IPC handle twice?", held, None, **found,
-                      same_address=held and len(set(found["addresses"])) == 1)  # fmt: skip
+        maker, other = start(), start()
+        _, handle, digest = exported(maker)
+        other.open(0)
+        first, second = [], []
+        errors = [attempt(lambda to=to: to.append(other.ipc_open(0, handle))) for to in (first, second)]  # type: ignore[misc]
+        seen = _looked(other, second[0], SIZE) if second else ""
+        question = "Can one process open a legacy IPC handle twice?"
+        return answer(question, seen == digest, None, same_address=first == second, errors=errors)
 
 
 def ipc_in_its_own_process(place: Place) -> Answer:
     with peers(place) as start:
         maker = start()
-        (one,) = _exported(maker)
-        found = ask(maker, program_ipc.open_, one["handle"], 0, 1)
-        return answer("Can a process open its own legacy IPC handle?", bool(found["addresses"]), None, **found)
+        _, handle, _ = exported(maker)
+        error = attempt(lambda: maker.ipc_open(0, handle))
+        return answer("Can a process open its own legacy IPC handle?", not error, None, error=error)
 
 
 def ipc_write(place: Place) -> Answer:
     with peers(place) as start:
-        maker = start()
-        (one,) = _exported(maker)
-        found = ask(start(), program_ipc.open_, one["handle"], 0, 1)
-        seen = ask(maker, program_ipc.peek, one["address"])
-        return answer("Can whoever opens a legacy IPC handle write?", seen == 77, None, seen=seen, **found)
+        maker, other = start(), start()
+        address, handle, digest = exported(maker)
+        other.open(0)
+        new = ask(other, programs.fill, other.ipc_open(0, handle), SIZE, 2)
+        seen = ask(maker, programs.digest, address, SIZE)
+        return answer(
+            "Can whoever opens a legacy IPC handle write?", seen == new != digest, None, digests=[digest, seen]
+        )
 
 
 def ipc_neighbours(place: Place) -> Answer:
-    """Two allocations of half a block: whether a handle of the second shows the first."""
+    """Two allocations of half a MiB, which the driver may put into one block of 2 MiB."""
     with peers(place) as start:
-        maker = start()
-        first, second = _exported(maker, MIB, 2)
-        found = ask(start(), program_ipc.open_, second["handle"], first["address"] - second["base"], 1)
-        shared = first["base"] == second["base"] or first["address"] // (2 * MIB) == second["address"] // (2 * MIB)
-        return answer(
-            "Does a legacy IPC handle of a small allocation show its neighbours in the same 2 MiB?",
-            found.get("byte") == "done" and found.get("seen") == 1,
-            None,
-            one_block=shared, blocks=[first["block"], second["block"]], distance=second["address"] - first["address"],
-            **found,
-        )  # fmt: skip
+        maker, other = start(), start()
+        first, _, digest = exported(maker, MIB // 2)
+        second, handle, _ = exported(maker, MIB // 2, 2)
+        other.open(0)
+        there = int(other.ipc_open(0, handle))
+        seen = _looked(other, there + first - second, MIB // 2)
+        one_block = first // (2 * MIB) == second // (2 * MIB)
+        question = "Does a legacy IPC handle of a small allocation show its neighbours in the same 2 MiB?"
+        return answer(question, seen == digest, None, one_block=one_block, distance=second - first, seen=seen)
 
 
 def ipc_after_its_maker(place: Place) -> Answer:
     with peers(place) as start:
-        maker, reader = start(), start()
-        (one,) = _exported(maker)
-        found = ask(reader, program_ipc.open_, one["handle"], 0, 1)
+        maker, other = start(), start()
+        _, handle, digest = exported(maker)
+        other.open(0)
+        address = other.ipc_open(0, handle)
         maker.kill()
-        try:
-            seen: Any = ask(reader, program_ipc.peek, found["addresses"][0])
-        except AssertionError as error:
-            seen = str(error).strip().rpartition("\n")[2]
-        return answer("Is memory opened by legacy IPC good after its maker's end?", seen == 77, None, seen=seen)
+        seen = _looked(other, address, SIZE)
+        return answer("Is memory opened by legacy IPC good after its maker's end?", seen == digest, None, seen=seen)
 
 
 ITEMS = {
