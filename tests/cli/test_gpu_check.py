@@ -156,6 +156,12 @@ def test_every_item_has_a_limit_below_its_stages(home: Path) -> None:
 
 
 class TestCommitting:
+    @pytest.fixture(autouse=True)
+    def elsewhere(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gpu_doc, "KEPT", home / "kept")
+        monkeypatch.setattr(gpu_doc, "DOCUMENT", home / "gpu.md")
+        (home / "gpu.md").write_text("<!-- figures: made by python -m bench.gpu_doc -->\n<!-- end of figures -->\n")
+
     def document(self, **device: object) -> dict[str, Any]:
         row = {"what": "attach", "trims": {"p50": 0.001, "p99": 0.002, "n": 5, "unit": "s"}, "beside": {}, "ratios": {},
                "target": "20 ms", "met": True}  # fmt: skip
@@ -172,10 +178,7 @@ class TestCommitting:
                          "ipc": {"outcome": "skipped", "seconds": 1.0, "cut": False, "why": "no CuPy"}}  # fmt: skip
         return made
 
-    def test_results_stand_in_the_document(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(gpu_doc, "KEPT", home / "kept")
-        monkeypatch.setattr(gpu_doc, "DOCUMENT", home / "gpu.md")
-        (home / "gpu.md").write_text("<!-- figures: made by python -m bench.gpu_doc -->\n<!-- end of figures -->\n")
+    def test_results_stand_in_the_document(self, home: Path) -> None:
         (home / "found").mkdir()
         kept.write(home / "found" / "figures.json", self.document())
         assert gpu_doc.table() == gpu_doc.NOTHING
@@ -203,5 +206,7 @@ def test_an_environment_is_made_over_a_python_without_a_network(home: Path) -> N
     assert done.returncode == 0, done.stderr
     used = {one["name"]: one for one in json.loads((made / wheels.LIST).read_text())}
     assert used["msgspec"]["where"] == "python" and used["msgspec"]["met"]
+    (paths,) = made.glob("lib/*/site-packages/gpu-check.pth")
+    assert paths.read_text().splitlines()[:2] == [str(ROOT / "store"), str(ROOT)]
     said = subprocess.run([made / "bin" / "trims", "--version"], capture_output=True, text=True, cwd=home, timeout=60)
     assert said.returncode == 0, said.stderr
