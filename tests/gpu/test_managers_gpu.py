@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 from helpers import capabilities, leaks, sources
+from helpers.driver_peer import Peer
 
-from trims.devices import drivers
-from trims.devices.driver import Driver
 from trims.disk.ingest import import_model
 from trims.disk.store import open_store
 from trims.errors import TrimsError
@@ -43,19 +42,22 @@ def served(managers: Callable[..., Any]) -> Any:
     return manager
 
 
-def watch() -> tuple[Driver, str]:
-    """The driver, of which nothing is asked that opens a context, and the GPU's UUID."""
-    driver = drivers.find()
-    return driver, driver.gpus()[0].uuid
+class Gpu:
+    """GPU 0, as a process of its own measures it: this one never loads the driver. place: `gpu:<UUID>`."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer, self._uuid = peer, peer.gpus()[0].uuid
+        self.place = gpu_place(self._uuid)
+
+    def used(self) -> int:
+        """Bytes that anybody has of it."""
+        return int(self._peer.usage(self._uuid).used)
 
 
-def used() -> int:
-    driver, uuid = watch()
-    return driver.usage(uuid).used
-
-
-def place() -> str:
-    return gpu_place(watch()[1])
+@pytest.fixture
+def gpu() -> Iterator[Gpu]:
+    with Peer({}) as peer:
+        yield Gpu(peer)
 
 
 def until(holds: Callable[[], bool]) -> bool:
@@ -87,19 +89,19 @@ def digest(process: subprocess.Popen[str]) -> str:
     return found
 
 
-def worker(manager: Any) -> int:
-    return int(manager.request("status")[0]["gpus"][place()]["worker"] or 0)
+def worker(manager: Any, gpu: Gpu) -> int:
+    return int(manager.request("status")[0]["gpus"][gpu.place]["worker"] or 0)
 
 
-def test_a_start_opens_no_context_and_takes_no_memory(managers: Callable[..., Any]) -> None:
-    before = used()
+def test_a_start_opens_no_context_and_takes_no_memory(managers: Callable[..., Any], gpu: Gpu) -> None:
+    before = gpu.used()
     manager = managers(gpu_devices="0")
-    assert place() in manager.started["budgets"]
-    assert abs(used() - before) <= SLACK
+    assert gpu.place in manager.started["budgets"]
+    assert abs(gpu.used() - before) <= SLACK
     manager.stop()
 
 
-def test_wherever_it_is_loaded_from_it_is_the_same(served: Any) -> None:
+def test_wherever_it_is_loaded_from_it_is_the_same(served: Any, gpu: Gpu) -> None:
     import hashlib
 
     expected = hashlib.sha256(WEIGHTS["w"].tobytes()).hexdigest()
@@ -108,65 +110,65 @@ def test_wherever_it_is_loaded_from_it_is_the_same(served: Any) -> None:
             served.request("warm", ref="m", place="host")
         with holding() as client:
             assert digest(client) == expected, source
-        assert until(lambda: served.request("wait", ref="m", place=place(), condition="idle")[0]["held"])
-        served.request("evict", ref="m", place=place())
+        assert until(lambda: served.request("wait", ref="m", place=gpu.place, condition="idle")[0]["held"])
+        served.request("evict", ref="m", place=gpu.place)
 
 
-def test_evicted_memory_is_really_free(served: Any) -> None:
+def test_evicted_memory_is_really_free(served: Any, gpu: Gpu) -> None:
     served.request("warm", ref="m", place="gpu")
-    there = used()
+    there = gpu.used()
     (item,) = served.request("evict", ref="m", place="gpu")
     assert item["outcome"] == "evicted"
-    assert until(lambda: used() <= there - item["nbytes"] + SLACK)
+    assert until(lambda: gpu.used() <= there - item["nbytes"] + SLACK)
 
 
-def test_a_killed_clients_lease_and_memory_are_gone_and_others_go_on(served: Any) -> None:
+def test_a_killed_clients_lease_and_memory_are_gone_and_others_go_on(served: Any, gpu: Gpu) -> None:
     with holding() as stays:
-        before, level = digest(stays), used()
+        before, level = digest(stays), gpu.used()
         with holding() as client:
             client.kill()
             client.wait()
-        assert until(lambda: used() <= level + SLACK)
+        assert until(lambda: gpu.used() <= level + SLACK)
         assert digest(stays) == before
         stays.kill()
         stays.wait()
-    assert served.request("wait", ref="m", place=place(), condition="idle")[0]["held"]
+    assert served.request("wait", ref="m", place=gpu.place, condition="idle")[0]["held"]
 
 
-def test_a_killed_worker_costs_its_load_alone(served: Any) -> None:
+def test_a_killed_worker_costs_its_load_alone(served: Any, gpu: Gpu) -> None:
     with holding() as stays:
-        before, first = digest(stays), worker(served)
+        before, first = digest(stays), worker(served, gpu)
         os.kill(first, signal.SIGKILL)
-        assert until(lambda: worker(served) != first or not leaks.wait_ended({first}, 0))
+        assert until(lambda: worker(served, gpu) != first or not leaks.wait_ended({first}, 0))
         import_model(open_store(str(served.runtime.store)), sources.source({"w": sources.numbers(9, 1 << 20)}), "n")
         for attempt in range(2):  # the order that finds it dead may be the one that fails
             try:
-                served.request("warm", ref="n", place=place())
+                served.request("warm", ref="n", place=gpu.place)
                 break
             except TrimsError:
                 assert attempt == 0
-        assert worker(served) != first and digest(stays) == before
+        assert worker(served, gpu) != first and digest(stays) == before
 
 
 def test_clients_of_a_killed_manager_go_on_and_the_next_one_serves_the_same(
-    served: Any, managers: Callable[..., Any]
+    served: Any, managers: Callable[..., Any], gpu: Gpu
 ) -> None:
-    start = used()
+    start = gpu.used()
     with holding() as one:
-        before, first = digest(one), worker(served)
+        before, first = digest(one), worker(served, gpu)
         served.kill()
         assert not leaks.wait_ended({first}, leaks.GRACE)
         assert digest(one) == before
         managers(gpu_devices="0", budget_host="512MiB")
         with holding() as two:
             assert digest(two) == digest(one) == before
-    assert used() > start  # the second manager keeps it
+    assert gpu.used() > start  # the second manager keeps it
 
 
-def test_a_doomed_models_memory_goes_with_its_last_client(served: Any) -> None:
+def test_a_doomed_models_memory_goes_with_its_last_client(served: Any, gpu: Gpu) -> None:
     with holding() as client:
-        before, there = digest(client), used()
-        (item,) = served.request("evict", ref="m", place=place(), force=True)
+        before, there = digest(client), gpu.used()
+        (item,) = served.request("evict", ref="m", place=gpu.place, force=True)
         assert item["outcome"] == "doomed" and digest(client) == before
-        assert used() >= there - SLACK
-    assert until(lambda: used() <= there - item["nbytes"] + SLACK)
+        assert gpu.used() >= there - SLACK
+    assert until(lambda: gpu.used() <= there - item["nbytes"] + SLACK)
