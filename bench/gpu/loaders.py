@@ -145,6 +145,8 @@ def total(tensors: Any) -> int:
 
 
 def _torch_sums(torch: Any, tensor: Any) -> list[Any]:
+    if not tensor.numel():
+        return []
     flat = tensor.reshape(-1).view(torch.uint8)
     words = len(flat) // 8 * 8
     parts = [flat[:words].view(torch.int64).sum()] if words else []

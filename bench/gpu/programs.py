@@ -43,6 +43,13 @@ def fill(driver: Driver, address: int, nbytes: int, seed: int) -> str:
     return digest.hexdigest()
 
 
+def fill_halves(driver: Driver, address: int, nbytes: int) -> None:
+    """Write 0.5, as float32."""
+    data = np.full(PIECE // 4, 0.5, np.float32)
+    for at in range(0, nbytes, PIECE):
+        _copy(driver, address + at, data.ctypes.data, min(PIECE, nbytes - at), True)
+
+
 def digest(driver: Driver, address: int, nbytes: int) -> str:
     """Of what lies there now."""
     found, data = hashlib.blake2b(digest_size=8), np.empty(PIECE, np.uint8)

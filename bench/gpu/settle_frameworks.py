@@ -37,9 +37,10 @@ def onnxruntime_in_place(place: Place) -> Answer:
     with peers(place) as start:
         maker, reader = start(), start()
         handle = maker.create(0, 4 * SIZE)
+        ask(maker, programs.fill_halves, mapped(maker, handle, True, 4 * SIZE), 4 * SIZE)
         address = mapped(reader, given(maker, handle, reader), nbytes=4 * SIZE)
         found = ask(reader, program_views.ort_session, address, 4 * SIZE, place.uuid)
-        held = not found["warnings"] and found["grew"] < 2 * SIZE and found["kept_while_used"]
+        held = not found["warnings"] and found["grew"] < 2 * SIZE and found["right"] and found["kept_while_used"]
         question = "Does ONNX Runtime use an initializer in GPU memory in place?"
         return answer(question, held, nbytes=4 * SIZE, **found)
 
