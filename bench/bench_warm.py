@@ -90,19 +90,19 @@ class Memory:
         self.map = mmap.mmap(self.fd, nbytes)
         self.nbytes = nbytes
 
-    def read(self, path: Path, direct: bool) -> None:
+    def read(self, path: Path, direct: bool, threads: int = 2) -> None:
         view = memoryview(self.map)
         fd = os.open(path, os.O_RDONLY | (os.O_DIRECT if direct else 0))
         whole = self.nbytes // 4096 * 4096
 
         def work(first: int) -> None:
-            for at in range(first, whole, 2 * PIECE):
+            for at in range(first, whole, threads * PIECE):
                 os.preadv(fd, [view[at : min(at + PIECE, whole)]], at)
 
-        threads = [threading.Thread(target=work, args=(n * PIECE,)) for n in range(2)]
-        for thread in threads:
+        working = [threading.Thread(target=work, args=(n * PIECE,)) for n in range(threads)]
+        for thread in working:
             thread.start()
-        for thread in threads:
+        for thread in working:
             thread.join()
         os.close(fd)
         view.release()

@@ -118,7 +118,7 @@ def report(name: str, title: str, rows: list[Row], notes: list[str], quick: bool
             "title": title,
             "machine": machine.describe(),
             "limits": machine.limits(),
-            "rows": [_row(row) for row in rows],
+            "rows": [as_json(row) for row in rows],
             "notes": notes,
         }
         (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
@@ -136,7 +136,8 @@ def _ratios(row: Row) -> dict[str, float]:
     return {k: v.p50 / row.trims.p50 for k, v in row.beside.items() if v.unit == row.trims.unit}
 
 
-def _row(row: Row) -> dict[str, Any]:
+def as_json(row: Row) -> dict[str, Any]:
+    """A row as results keep it."""
     return {
         "what": row.what,
         "trims": vars(row.trims),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 TRIMS = str(Path(sys.executable).with_name("trims"))
@@ -25,13 +25,14 @@ class World:
     The environment of this process is left alone: `env` is for the processes that shall live in this world.
     """
 
-    def __init__(self, host_budget: str = "4GiB") -> None:
-        self.host_budget = host_budget
+    def __init__(self, host_budget: str = "4GiB", below: Path = ROOT / "build", sockets: str = "/tmp") -> None:
+        """below, sockets: other directories for the two."""
+        self.host_budget, self._below, self._sockets = host_budget, below, sockets
 
-    def __enter__(self) -> World:
-        (ROOT / "build").mkdir(exist_ok=True)
-        self.directory = Path(tempfile.mkdtemp(prefix="world-", dir=ROOT / "build"))
-        self.runtime = Path(tempfile.mkdtemp(prefix="trims-", dir="/tmp"))
+    def __enter__(self) -> Self:
+        self._below.mkdir(exist_ok=True)
+        self.directory = Path(tempfile.mkdtemp(prefix="world-", dir=self._below))
+        self.runtime = Path(tempfile.mkdtemp(prefix="trims-", dir=self._sockets))
         self.store, self.socket = self.directory / "store", self.runtime / "trims.sock"
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(("TRIMS_", "XDG_"))}
         self.env |= {

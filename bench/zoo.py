@@ -88,7 +88,8 @@ def synthetic(nbytes: int, tensors: int = 200, dtype: str = "float32", seed: int
 
     import numpy as np
 
-    path = ZOO / f"synthetic-{nbytes}-{tensors}-{dtype}.safetensors"
+    marked = f"-{seed}" if seed else ""
+    path = ZOO / f"synthetic-{nbytes}-{tensors}-{dtype}{marked}.safetensors"
     if path.exists():
         return path
     item, tag = {"float32": (4, "F32"), "float16": (2, "F16"), "bfloat16": (2, "BF16")}[dtype]
