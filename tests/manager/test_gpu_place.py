@@ -251,6 +251,16 @@ def test_an_eviction_can_keep_the_model_on_the_host(put, gpus, manager, client) 
     assert isinstance(refused, Refused) and refused.code == UsageError.code
 
 
+def test_what_is_in_use_is_doomed_by_force_when_the_host_has_it(put, gpus, manager, client) -> None:
+    put("m", 5 * MIB)
+    attach(client, "m")
+    refused = client.ask(Evict, ref="m", place="gpu", to="host")
+    assert isinstance(refused, Refused) and refused.code == InUse.code
+    (item,) = client.ask(Evict, ref="m", place="gpu", to="host", force=True).items
+    assert (item["outcome"], item["place"], item["measured"]) == ("doomed", gpus.place(0), None)
+    assert client.ask(WaitFor, ref="m", condition="warm").items[0]["held"]
+
+
 def test_a_model_stays_on_its_gpu_when_the_host_has_no_room(put, gpus, manager, client) -> None:
     put("m", 40 * MIB)
     put("big", 40 * MIB)

@@ -17,7 +17,6 @@ from typing import Any
 from cuda.bindings import driver as cu
 from cuda.bindings.utils import get_cuda_native_handle
 
-from trims.devices import nvml
 from trims.devices.cuda_errors import NO_DEVICE, failed, unusable
 from trims.devices.driver import Driver, Gpu, Usage
 from trims.errors import DeviceLost
@@ -60,9 +59,13 @@ class CudaDriver(Driver):
         return self._gpus
 
     def usage(self, uuid: str) -> Usage:
+        from trims.devices import nvml  # for those who watch: a client does not
+
         return nvml.usage(uuid)
 
     def notes(self, uuid: str) -> tuple[str, ...]:
+        from trims.devices import nvml
+
         return nvml.notes(uuid)
 
     def create(self, ordinal: int, nbytes: int) -> int:
