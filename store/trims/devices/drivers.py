@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import threading
 from collections.abc import Mapping
@@ -39,6 +40,8 @@ def _simulated(directory: str, visible: str | None) -> Driver:
 
 def _real() -> Driver:
     try:
+        if importlib.util.find_spec("pynvml") is None:  # imported by those who watch alone, and then it is to be there
+            raise ImportError("pynvml is not installed")
         from trims.devices.cuda import CudaDriver
     except ImportError as error:
         raise DeviceLost("no GPU can be used", f"{error}", "pip install 'trims[cuda]'") from None
