@@ -24,7 +24,7 @@ class GpuKeeper(GpuLink):
         with self._lock:
             if self._closed:
                 raise Cancelled("the load was cancelled")
-            self._start(lambda: self._closed)
+            self._start(lambda: False)
             self._last += 1
             handle = self._ask(Allocate(self._last, nbytes)).handle
             self._owned.add(self._last)
@@ -51,6 +51,12 @@ class GpuKeeper(GpuLink):
 
     def _drop_failed(self) -> None:
         """It keeps a host region mapped that nobody fills from any more: a lesser loss than that of all its memory."""
+
+    def _drop_hangs(self) -> None:
+        """As above."""
+
+    def _gives_up(self) -> bool:
+        return self._closed or not self._owned  # a hung disk is no reason to lose everything
 
     def _end(self) -> None:
         self._owned.clear()

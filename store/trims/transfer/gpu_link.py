@@ -36,7 +36,10 @@ from trims.transfer.gpu_words import (
 _LOOK = 0.05
 """Seconds between two looks whether an order is still wanted."""
 _ENDING = 5.0
-"""Seconds for a worker whose socket is closed to end by itself: it unpins its buffers."""
+"""Seconds for a worker whose socket is closed to end by itself (it unpins its buffers), and for an order that is not
+wanted any more to be given up. A driver may hang, and then the worker with it: it is killed."""
+_DROPPING = 60.0
+"""Seconds for a host region to be dropped: it takes a while to unlock hundreds of gigabytes."""
 
 
 class GpuLink:
@@ -75,8 +78,14 @@ class GpuLink:
             if self._side is None:
                 return
             try:
+                self._side.settimeout(_DROPPING)
                 self._side.send(encode(Drop(inode)))
                 data = self._side.recv(LONGEST)
+            except TimeoutError:
+                self._side.close()  # what it may answer yet is nobody's
+                self._side = None
+                self._drop_hangs()
+                return
             except OSError:
                 return  # it has died, and what it kept is gone
         if data and isinstance(decode_told(data), Failed):
@@ -94,7 +103,7 @@ class GpuLink:
                 self._lock.release()
 
     def close(self) -> None:
-        """End it for good. An order in hand, which somebody has to cancel, is waited for."""
+        """End it for good. An order in hand is cancelled, and waited for."""
         self._closed = True
         with self._lock:
             self._end()
@@ -104,6 +113,14 @@ class GpuLink:
 
     def _drop_failed(self) -> None:
         self._end()  # with it goes what it kept
+
+    def _drop_hangs(self) -> None:
+        """The same, whatever order it has in hand."""
+        self._kill()
+
+    def _gives_up(self) -> bool:
+        """Whether a worker that does not end an unwanted order is killed."""
+        return True
 
     def _start(self, cancelled: Callable[[], bool]) -> None:
         """See that a worker runs that can use the GPU. Raises what it says if it cannot."""
@@ -140,11 +157,9 @@ class GpuLink:
         if sock is not None:
             sock.close()
         if child is not None:
-            try:
-                child.wait(_ENDING)
-            except subprocess.TimeoutExpired:
+            if not _has_ended(child):
                 child.kill()
-                child.wait()
+                _has_ended(child)  # if not even now, its driver does not let go of it: nobody can do more
             with self._side_lock:  # whoever waits for an answer there has heard of the end by now
                 if self._side is not None:
                     self._side.close()
@@ -171,12 +186,16 @@ class GpuLink:
         """The worker's next word that is no progress. Raises what it reports, DeviceLost when it died."""
         sock = self._sock
         assert sock is not None
-        asked_off = False
+        unwanted = 0.0
         while True:
             try:
-                if cancelled() and not asked_off:
-                    asked_off = True
+                if (self._closed or cancelled()) and not unwanted:
+                    unwanted = time.monotonic()
                     sock.send(encode(Cancel()))
+                if unwanted and time.monotonic() > unwanted + _ENDING and self._gives_up():
+                    self._kill()
+                    self._end()
+                    raise Cancelled("the load was cancelled")
                 if not select.select([sock], [], [], _LOOK)[0]:
                     continue
                 data = sock.recv(LONGEST)
@@ -193,6 +212,12 @@ class GpuLink:
                 raise told.error()
             else:
                 return told
+
+    def _kill(self) -> None:
+        child = self._child
+        if child is not None:
+            child.kill()
+            _has_ended(child)
 
     def _broken(self, sock: socket.socket) -> TrimsError:
         """Why the worker has ended. What it did not read any more the kernel reports before its last word."""
@@ -214,3 +239,12 @@ class GpuLink:
         status = child.returncode if child is not None else 0
         why = f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"
         return DeviceLost(f"the worker of {self.uuid} died", why, "see `trims logs`, and `nvidia-smi` for the GPU")
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    """Wait for a process for a while; whether it has ended."""
+    try:
+        child.wait(_ENDING)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
