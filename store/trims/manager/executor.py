@@ -131,10 +131,10 @@ class Executor:
         """Cancel every load, wait for the threads, give all memory up."""
         for job in self._loads.values():
             job.cancel()
+        for filler in self._fillers.values():
+            filler.close()  # it may be all that a thread still waits for
         for pool in (*self._loaders.values(), *self._freers.values()):
             pool.close()
-        for filler in self._fillers.values():
-            filler.close()
         for device in self.devices.values():
             device.close()
 

@@ -37,7 +37,7 @@ class GpuWatch:
 
     def __init__(self, gpus: Gpus, executor: Executor, server: Server, mailbox: Mailbox) -> None:
         self._gpus, self._executor, self._server = gpus, executor, server
-        self._pool = Pool(mailbox, "gpus", 1)
+        self.pool = Pool(mailbox, "gpus", 1)
         self.usage: dict[str, Usage] = {}
         self._reserved: dict[str, int] = {}
         self._lost: set[str] = set()
@@ -51,11 +51,11 @@ class GpuWatch:
     def look(self) -> None:
         """Measure behind the loop's back; then what others took is reserved, and the next look comes."""
         if not self._closed:
-            self._pool.run(self._measure, self._seen)
+            self.pool.run(self._measure, self._seen)
 
     def close(self) -> None:
+        """Watch nothing any more; what is being measured goes on in `pool`, which is the caller's to close."""
         self._closed = True
-        self._pool.close()
         for fd in list(self._workers):
             self._forget(fd)
 
@@ -131,7 +131,7 @@ class GpuWatch:
 
         def dead(_: int) -> None:
             self._forget(fd)
-            self._pool.run(lambda: link.end_if_idle(IDLE), lambda _: None)
+            self.pool.run(lambda: link.end_if_idle(IDLE), lambda _: None)
 
         if fd >= 0:
             self._workers.add(fd)

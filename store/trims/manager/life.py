@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from socket import socket
@@ -53,6 +54,9 @@ SAVING = 60.0
 """Seconds between two journals when only counters have changed."""
 FAREWELL = 1.0
 """Seconds for the last answers to be taken."""
+ENDING = 15.0
+"""Seconds for the threads to come to their end. A call of a GPU's driver may never return; nothing is lost by leaving
+it, as the process's end gives up whatever it has."""
 
 
 class Manager:
@@ -255,6 +259,20 @@ class Manager:
     # ---- the end
 
     def _end(self) -> None:
+        late = threading.Timer(ENDING, self._leave)
+        late.daemon = True
+        late.start()
+        try:
+            self._end_all()
+        finally:
+            late.cancel()
+
+    def _leave(self) -> None:
+        """In a thread, when the end takes too long."""
+        self._log("the manager has ended; a call of a GPU's driver, or of a disk, has not", "warning")
+        os._exit(0)
+
+    def _end_all(self) -> None:
         asked = self.executor.ending
         self.server.stop_listening()
         ours = self._tenure.lasts()
@@ -269,12 +287,12 @@ class Manager:
         self.executor.publisher.close()
         if ours and not held:
             _remove(self._paths.index)
+        self._keeper.finish(taken)
         self.server.finish(FAREWELL)
-        for pool in (self._builds, self._lookups, self._asking):
+        for pool in (self._builds, self._lookups, self._asking, self._gpu_watch.pool):
             pool.close()
         self._earlier.close()
         self.executor.close()
-        self._keeper.finish(taken)
         self._mailbox.close()
 
 
