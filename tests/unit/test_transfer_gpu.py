@@ -198,6 +198,18 @@ def test_another_gpu_is_copied_from_where_it_is_reached(gpus, devices, filler, s
     other.close()
 
 
+@pytest.mark.parametrize("failure", [{"lost": 0}, {"die": "copy_across"}, {"copy_across": [1]}])
+def test_another_gpu_that_fails_costs_no_load(gpus, devices, filler, source, failure) -> None:
+    region, _ = fill(filler, devices[0], source)
+    expected = span(source)
+    fail(gpus.directory, **({"lost": [gpus.all[0].uuid]} if "lost" in failure else failure))
+    other = GpuFiller(GpuLink(gpus.all[1].uuid))
+    copy, _ = fill(other, devices[1], replace(source, region=region))
+    assert gpus.read(copy.fds, copy.slabs, source.span, 1) == expected
+    fail(gpus.directory)
+    other.close()
+
+
 def test_damage_is_found_before_it_is_handed_out(devices, filler, source) -> None:
     os.chmod(source.container, 0o600)
     start, nbytes = source.sidecar.data_range()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from trims.devices.base import Region
 from trims.devices.gpu import GpuRegion
 from trims.devices.on_gpu import OnGpu
 from trims.disk.parts import parts
 from trims.disk.reader import read_blob
+from trims.errors import DeviceLost
 from trims.places import gpu_of
 from trims.transfer.base import Progress, Source
 from trims.transfer.gpu_link import GpuLink
@@ -25,8 +27,12 @@ class GpuFiller:
 
     def fill(self, region: Region, source: Source, progress: Progress, cancelled: Callable[[], bool]) -> int:
         assert isinstance(region, OnGpu)
-        work, fds = self._work(region, source)
-        self.link.work(work, [*region.fds, *fds], progress, cancelled)
+        try:
+            self._order(region, source, progress, cancelled)
+        except DeviceLost:
+            if not isinstance(source.region, OnGpu):
+                raise
+            self._order(region, replace(source, region=None), progress, cancelled)  # the other GPU may be what failed
         start = tail_of(source)
         region.keep_tail(tail(source, start))
         region.seal()
@@ -42,6 +48,10 @@ class GpuFiller:
 
     def close(self) -> None:
         self.link.close()
+
+    def _order(self, region: OnGpu, source: Source, progress: Progress, cancelled: Callable[[], bool]) -> None:
+        work, fds = self._work(region, source)
+        self.link.work(work, [*region.fds, *fds], progress, cancelled)
 
     def _work(self, region: OnGpu, source: Source) -> tuple[Work, list[int]]:
         """The order, and the descriptors of what the region is filled from."""
