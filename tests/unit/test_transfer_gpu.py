@@ -25,6 +25,7 @@ from trims.disk.reader import Cancelled
 from trims.disk.sidecar import read_sidecar
 from trims.disk.store import create_store
 from trims.errors import Damaged, DeviceLost, NoRoom
+from trims.linux import fdpass
 from trims.manifest import parse_table, table_bytes
 from trims.transfer.base import Source
 from trims.transfer.gpu_link import GpuLink
@@ -196,6 +197,21 @@ def test_another_gpu_is_copied_from_where_it_is_reached(gpus, devices, filler, s
     again, _ = fill(other, devices[1], replace(source, region=region))
     assert gpus.read(again.fds, again.slabs, source.span, 1) == span(source)
     other.close()
+
+
+def test_more_slabs_of_two_gpus_than_go_with_one_order_come_from_the_disk(home, source, monkeypatch) -> None:
+    gpus = Gpus(simulated.make(str(home / "others"), nbytes=64 * MIB, granularity=1 << 16))
+    monkeypatch.setenv("TRIMS_SIMULATED_GPUS", gpus.directory)
+    devices = [GpuDevice(gpus.driver, gpu, slab=1 << 16) for gpu in gpus.all]
+    fillers = [GpuFiller(GpuLink(gpu.uuid)) for gpu in gpus.all]
+    told: list[bool] = []
+    fillers[1].link.running = told.append
+    region, _ = fill(fillers[0], devices[0], source)
+    assert 2 * len(region.slabs) > fdpass.MOST_FDS
+    copy, _ = fill(fillers[1], devices[1], replace(source, region=region))
+    assert gpus.read(copy.fds, copy.slabs, source.span, 1) == span(source) and told == [True]
+    for owner in (*fillers, *devices):
+        owner.close()
 
 
 @pytest.mark.parametrize("failure", [{"lost": 0}, {"die": "copy_across"}, {"copy_across": [1]}])

@@ -12,6 +12,7 @@ from trims.devices.on_gpu import OnGpu
 from trims.disk.parts import parts
 from trims.disk.reader import read_blob
 from trims.errors import DeviceLost
+from trims.linux import fdpass
 from trims.places import gpu_of
 from trims.transfer.base import Progress, Source
 from trims.transfer.gpu_link import GpuLink
@@ -58,6 +59,8 @@ class GpuFiller:
         files, own = (list(region.slabs), source.container, source.sidecar_path), region.own
         there = source.region
         if isinstance(there, GpuRegion):
+            if len(region.fds) + len(there.fds) > fdpass.MOST_FDS:  # more than go with one order
+                return Work(*files, own=own), []
             return Work(*files, peer=gpu_of(there.place), peer_slabs=list(there.slabs), own=own), there.fds
         if there is not None:
             inode = os.fstat(there.export()).st_ino
