@@ -395,6 +395,13 @@ def test_a_gpu_that_cannot_share_is_left_out_or_refused(home, managers, monkeypa
     assert list(managers().started["budgets"]) == ["host"]
 
 
+@pytest.mark.parametrize("failure", ["notes", "usage", "reaches"])
+def test_a_gpu_that_fails_at_the_start_costs_no_manager(gpus, managers, failure) -> None:
+    fail(gpus.directory, **{failure: [1]})
+    served = {gpus.place(0), gpus.place(1)} if failure == "reaches" else {gpus.place(1)}
+    assert set(managers().started["budgets"]) == {"host", *served}
+
+
 def test_a_budget_is_of_what_is_free_and_nobody_else_was_promised(gpus, managers, home) -> None:
     first = managers(gpu_devices="0")
     assert first.started["budgets"][gpus.place(0)]["budget"] == 50 * MIB

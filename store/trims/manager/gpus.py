@@ -50,9 +50,15 @@ class Gpus:
     def _reached(self, crossing: Mapping[str, Gpu], place: str) -> list[str]:
         if place not in crossing:
             return []
+        gpu = crossing[place]
+        return [other for other, its in crossing.items() if its != gpu and self._reaches(gpu, its)]
+
+    def _reaches(self, gpu: Gpu, other: Gpu) -> bool:
         assert self.driver is not None
-        reaches, gpu = self.driver.reaches, crossing[place]
-        return [other for other, its in crossing.items() if its != gpu and reaches(gpu.ordinal, its.ordinal)]
+        try:
+            return self.driver.reaches(gpu.ordinal, other.ordinal)
+        except TrimsError:  # that one of them has failed is told when it is used
+            return False
 
 
 def find(config: Config, taken: Mapping[str, int], log: Log) -> Gpus:
@@ -76,6 +82,7 @@ def find(config: Config, taken: Mapping[str, int], log: Log) -> Gpus:
         try:
             _check_sharing(config, gpu)
             budget = _budget(config, driver, gpu, taken.get(gpu_place(gpu.uuid), 0))
+            unusual = driver.notes(gpu.uuid)
         except TrimsError as error:
             if not auto:
                 raise
@@ -84,7 +91,7 @@ def find(config: Config, taken: Mapping[str, int], log: Log) -> Gpus:
         place = gpu_place(gpu.uuid)
         found.budgets[place] = budget
         found.devices[place], found.fillers[place], notes = _serving(driver, gpu)
-        found.notes[place] = (*driver.notes(gpu.uuid), *notes)
+        found.notes[place] = (*unusual, *notes)
         for note in found.notes[place]:
             log(f"{place}: {note}", "info")
     return found
