@@ -17,7 +17,7 @@ from trims import config
 from trims.devices import simulated
 from trims.devices.simulated import fail
 from trims.devices.simulated_gpus import CONTEXT
-from trims.errors import Damaged, DeviceLost, InUse, NoRoom, UsageError
+from trims.errors import Damaged, DeviceLost, InUse, NoRoom, Pinned, UsageError
 from trims.manager import gpus as gpus_module
 from trims.manager import journal, neighbours
 from trims.manifest import parse_table
@@ -269,6 +269,27 @@ def test_a_model_stays_on_its_gpu_when_the_host_has_no_room(put, gpus, manager, 
     refused = client.ask(Evict, ref="m", place="gpu", to="host", timeout=0)
     assert isinstance(refused, Refused) and refused.code == NoRoom.code
     assert client.ask(WaitFor, ref="m", place="gpu", condition="warm").items[0]["held"]
+
+
+def test_nothing_gives_way_on_the_host_for_what_does_not_leave_its_gpu(put, gpus, manager, client) -> None:
+    for ref in ("leased", "pinned", "idle"):
+        put(ref, 20 * MIB)
+    client.ask(Warm, ref="idle", place="host")
+    client.ask(Pin, ref="pinned", place=gpus.place(0), owner="ann")
+    lease = attach(client, "leased", gpus.place(0))[0].lease
+    refused = [
+        client.ask(Evict, ref=ref, place="gpu", to="host", wait=wait)
+        for ref, wait in (("leased", False), ("pinned", False), ("pinned", True))
+    ]
+    assert [answer.code for answer in refused] == [InUse.code, Pinned.code, Pinned.code]
+    with Index(f"{manager.runtime.directory}/index") as index:
+        assert [r.ref for r in index.snapshot().residencies if r.place == "host"] == ["idle:latest"]
+    id = client.next_id()
+    client.send(Evict(id=id, ref="leased", place="gpu", to="host", wait=True))
+    with Raw(manager.runtime.socket) as other:
+        assert other.ask(WaitFor, ref="leased", place="host", condition="warm").items[0]["held"]
+    client.release(lease)
+    assert client.answer(id).items[0]["outcome"] == "evicted"
 
 
 def test_what_gives_way_is_kept_on_the_host_where_that_is_configured(put, gpus, managers) -> None:

@@ -6,6 +6,7 @@ A name is looked for among the store's refs, else among what is resident.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from trims.errors import NoSuchModel, UsageError
@@ -81,10 +82,16 @@ class About:
         self._named(connection, m.id, m.ref, deadline - now, ask)
 
     def _demote(self, connection: Connection, event: ev.EvictAsked) -> None:
-        """Have the model's forms in the place resident on the host, one after the other; then evict them."""
+        """Have the model's forms in the place resident on the host, one after the other; then evict them.
+
+        That they could go is asked first: nothing gives way on the host for what is then refused.
+        """
         executor = self._executor
         there = [v for v in executor.machine.residencies() if v.key.digest == event.digest]
         forms = [executor.form_of(view.key, event.ref) for view in there if view.key.place == event.place]
+        asked = (connection.number, event.request, event.deadline)
+        steps: list[ev.Event] = [replace(event, dry_run=True, force=event.force or event.wait)]
+        steps += [ev.WarmAsked(*asked, form.key, form.ref, form.nbytes) for form in forms]
 
         def step(items: list[dict[str, object]] | None, error: dict[str, object] | None) -> bool:
             if error is not None:
@@ -95,13 +102,9 @@ class About:
         def following() -> None:
             if connection.closed:
                 return
-            if not forms:
-                executor.feed(event)
-                return
-            form = forms.pop()
-            connection.steps[event.request] = step
-            asked = (connection.number, event.request, event.deadline)
-            executor.feed(ev.WarmAsked(*asked, form.key, form.ref, form.nbytes))
+            if steps:
+                connection.steps[event.request] = step
+            executor.feed(steps.pop(0) if steps else event)
 
         following()
 
