@@ -161,6 +161,16 @@ def test_a_dry_run_names_them_and_does_nothing() -> None:
     assert (s.state("a"), s.state("b")) == ("resident", "resident")
 
 
+def test_a_dry_run_lets_wishes_stand() -> None:
+    s = Script()
+    s.attach("big", 9, conn=4)
+    s.loaded("big")
+    s.warm("a", 4, conn=1)
+    s.close(1)
+    assert [i["outcome"] for i in items(s.evict("a", conn=2, dry_run=True))] == ["absent"]
+    assert acts(s.release("big", conn=4)) == [free("big")]
+
+
 def test_by_rule_only_what_is_idle_goes() -> None:
     s = Script(20)
     s.resident("a", "b")

@@ -98,7 +98,7 @@ def attempt(core: Core, watch: Watch) -> None:
     elif busy and not event.force:
         core.refuse(watch.ask, answers.in_use(core, name, busy, "--wait waits for them, --force dooms it"))
     elif not there:
-        _drop_wishes(core, found)
+        _drop_wishes(core, [] if event.dry_run else found)
         core.reply(watch.ask, (_absent(event),))
     elif event.dry_run:
         core.reply(watch.ask, tuple(answers.evict_item(core, r, "would-evict") for r in there))
