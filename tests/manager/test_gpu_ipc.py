@@ -163,6 +163,19 @@ def test_all_memory_goes_with_the_manager(put, gpus, manager, client, end) -> No
 # ---- a worker that dies
 
 
+def test_what_clients_of_a_killed_manager_had_counts_no_more(put, gpus, managers) -> None:
+    first = managers(gpu_sharing="ipc")
+    put("m", 5 * MIB)
+    model = trims.open("m", place=gpus.place(0))
+    with Raw(first.runtime.socket) as client:
+        owner = worker(client, gpus.place(0))
+    first.kill()
+    assert not leaks.wait_ended({owner}, leaks.GRACE)
+    with Raw(managers(gpu_sharing="ipc").runtime.socket) as client:
+        assert used(client, gpus.place(0)) == 0
+    model.close()
+
+
 def test_when_the_worker_dies_its_models_are_lost_and_the_next_attach_loads_again(put, gpus, manager, client) -> None:
     for ref in ("a", "b"):
         put(ref, 5 * MIB)

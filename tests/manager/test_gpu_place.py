@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -238,6 +239,30 @@ def test_pins_and_the_warm_set_come_back_on_their_gpu(put, gpus, managers) -> No
         assert client.ask(WaitFor, ref="warm", place=gpus.place(0), condition="warm").items[0]["held"]
 
 
+@pytest.mark.parametrize("budget", ["auto", "50MiB"])
+def test_what_clients_of_a_killed_manager_hold_counts_once(put, gpus, managers, budget) -> None:
+    flags = {} if budget == "auto" else {"budget_gpu": budget}
+    first = managers(gpu_devices="0", **flags)
+    put("held", 23 * MIB)
+    put("more", 19 * MIB)
+    with Raw(first.runtime.socket) as client:
+        attach(client, "held")
+        worker = client.ask(Status).items[0]["gpus"][gpus.place(0)]["worker"]
+        mapped = mmap.mmap(client.fds[-2], 0, prot=mmap.PROT_READ)  # the tail: by that a holder is known
+        first.kill()
+        assert not leaks.wait_ended({worker}, leaks.GRACE)
+        second = managers(gpu_devices="0", **flags)
+        with Raw(second.runtime.socket) as other:
+            assert uses(other, gpus.place(0)) == {
+                "budget": 50 * MIB, "used": 24 * MIB, "reserved": 24 * MIB,
+                **dict.fromkeys(("pinned", "leased", "idle", "spare"), 0),
+            }  # fmt: skip
+            assert isinstance(other.ask(Warm, ref="more", place="gpu"), Result)
+            until(lambda: other.ask(Status).items[0]["gpus"][gpus.place(0)]["used"] > 0, other)
+            assert uses(other, gpus.place(0))["reserved"] == 24 * MIB
+        mapped.close()
+
+
 # ---- going down
 
 
@@ -429,4 +454,4 @@ def test_a_budget_is_of_what_is_free_and_nobody_else_was_promised(gpus, managers
     settings = config.load(flags={"gpu.devices": "0"})
     taken = neighbours.gpus_taken(neighbours.living(settings, RuntimePaths(str(home / "another" / "trims.sock"))))
     assert taken == {gpus.place(0): 50 * MIB}
-    assert gpus_module.find(settings, taken, lambda text, level: None).budgets == {gpus.place(0): 10 * MIB}
+    assert gpus_module.find(settings, taken, {}, lambda text, level: None).budgets == {gpus.place(0): 10 * MIB}

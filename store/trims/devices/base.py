@@ -69,6 +69,9 @@ class Device(ABC):
 
     place: str
 
+    outlived = True
+    """Whether what clients have mapped stays as it is when the manager ends."""
+
     def takes(self, span: int, table: int) -> int:
         """Bytes that a region for a span and its table takes here."""
         return memfd.pages(span + table)

@@ -51,6 +51,7 @@ class IpcDevice(GpuPlace):
     """One GPU whose memory is shared by legacy IPC."""
 
     crosses = False
+    outlived = False
 
     def __init__(self, driver: Driver, gpu: Gpu, owner: Owner) -> None:
         super().__init__(driver, gpu)

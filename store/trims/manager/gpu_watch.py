@@ -51,7 +51,8 @@ class GpuWatch:
     def look(self) -> None:
         """Measure behind the loop's back; then what others took is reserved, and the next look comes."""
         if not self._closed:
-            self.pool.run(self._measure, self._seen)
+            left = {place: self._left(place) for place in self._gpus.devices}
+            self.pool.run(lambda: self._measure(left), self._seen)
 
     def close(self) -> None:
         """Watch nothing any more; what is being measured goes on in `pool`, which is the caller's to close."""
@@ -75,7 +76,11 @@ class GpuWatch:
             }
         return found
 
-    def _measure(self) -> dict[str, tuple[Usage, int] | TrimsError]:
+    def _left(self, place: str) -> int:
+        """Bytes that clients of earlier lives still hold, which are reserved already."""
+        return self._executor.machine.use(place).reserved - self._reserved.get(place, 0)
+
+    def _measure(self, left: dict[str, int]) -> dict[str, tuple[Usage, int] | TrimsError]:
         """In a thread: what is used on each GPU, and what of it is ours at most. Ends workers that are idle."""
         found: dict[str, tuple[Usage, int] | TrimsError] = {}
         for place, device in self._gpus.devices.items():
@@ -86,7 +91,7 @@ class GpuWatch:
             except TrimsError as error:
                 found[place] = error
             else:
-                found[place] = (usage, max(ours, device.nbytes))
+                found[place] = (usage, max(ours, device.nbytes) + left[place])
         return found
 
     def _seen(self, outcome: dict[str, tuple[Usage, int] | TrimsError] | BaseException) -> None:

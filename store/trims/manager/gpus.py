@@ -61,8 +61,10 @@ class Gpus:
             return False
 
 
-def find(config: Config, taken: Mapping[str, int], log: Log) -> Gpus:
+def find(config: Config, taken: Mapping[str, int], left: Mapping[str, int], log: Log) -> Gpus:
     """The GPUs that this configuration names. taken: bytes by place that other managers may still fill.
+
+    left: bytes by place that clients of earlier lives of this manager still hold, which count against its budget.
 
     Raises DeviceLost when one that was asked for is not there or cannot share its memory, NoRoom when it has none.
     """
@@ -81,14 +83,15 @@ def find(config: Config, taken: Mapping[str, int], log: Log) -> Gpus:
     for gpu in chosen:
         try:
             _check_sharing(config, gpu)
-            budget = _budget(config, driver, gpu, taken.get(gpu_place(gpu.uuid), 0))
+            place = gpu_place(gpu.uuid)
+            ours = left.get(place, 0) if gpu.shares else 0
+            budget = _budget(config, driver, gpu, taken.get(place, 0) - ours)
             unusual = driver.notes(gpu.uuid)
         except TrimsError as error:
             if not auto:
                 raise
             log(str(error), "warning")
             continue
-        place = gpu_place(gpu.uuid)
         found.budgets[place] = budget
         found.devices[place], found.fillers[place], notes = _serving(driver, gpu)
         found.notes[place] = (*unusual, *notes)
@@ -131,7 +134,10 @@ def _named(driver: Driver, text: str) -> list[Gpu]:
 
 
 def _budget(config: Config, driver: Driver, gpu: Gpu, taken: int) -> int:
-    """Bytes for regions: whole units. A percentage is of what is free now and not promised by other managers."""
+    """Bytes for regions: whole units. A percentage is of what is free now and not promised by other managers.
+
+    taken: those promises, less what is in use and counts as ours.
+    """
     place = gpu_place(gpu.uuid)
     usage = driver.usage(gpu.uuid)
     free = max(0, usage.total - usage.used - taken)

@@ -46,7 +46,9 @@ class Inheritance:
         self._untaken = dict.fromkeys(earlier.kept)  # not yet looked up: still to be kept
         self._dead = reader.read(paths.index)
         mark_closed(paths.index)
-        self._left = orphans.find(self._dead, earlier.orphans)
+        devices = executor.devices
+        found = orphans.find(self._dead, earlier.orphans)
+        self._left = [o for o in found if o.place not in devices or devices[o.place].outlived]
         self._watch: orphans.Watch | None = None
 
     def take_over(self, server: Server) -> dict[str, object]:
@@ -121,3 +123,11 @@ class Inheritance:
         self._log(f"{orphan.ref or 'a model'} of an earlier manager is not held any more", "info")
         self._executor.feed(ev.Reserved(orphan.place, f"left by {orphan.name}", 0))
         self._executor.journal_due = True
+
+
+def left_in_places(paths: RuntimePaths) -> dict[str, int]:
+    """By place, the bytes that clients of earlier lives still hold."""
+    found: dict[str, int] = {}
+    for orphan in orphans.find(reader.read(paths.index), journal.read(paths.journal).orphans):
+        found[orphan.place] = found.get(orphan.place, 0) + orphan.nbytes
+    return found

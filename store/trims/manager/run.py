@@ -22,6 +22,7 @@ from trims.errors import NotPermitted, TrimsError, UsageError
 from trims.linux import memfd
 from trims.manager import gpus, neighbours, runtime, systemd
 from trims.manager.doors import Doors, group_number
+from trims.manager.inheritance import left_in_places
 from trims.manager.life import Manager
 from trims.manager.logfile import Log
 from trims.manager.quotas import Limits
@@ -74,7 +75,7 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
     for key in ("budget.host", "budget.gpu", "budget.spare", "budget.pin_cap", "quota.leased", "quota.pinned"):
         config[key]  # a bad one is named with where it is from
     others = neighbours.living(config, paths)
-    found = gpus.find(config, neighbours.gpus_taken(others), log.write)
+    found = gpus.find(config, neighbours.gpus_taken(others), left_in_places(paths), log.write)
     host = neighbours.host_budget(config, others, log.write)
     machine = _machine(config, {HOST: host, **found.budgets}, found.sources, doors.system)
     memfd.make_undumpable()
