@@ -13,6 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from helpers import leaks
 from helpers.gpu_regions import Made
 
 from trims.client import device_memory, gpus, mapping
@@ -150,8 +151,10 @@ def test_the_lease_ends_with_the_last_user_and_the_memory_before_it(made: Made, 
     opened.region = None
     assert watch() and opened.released == 0 and is_mapped(view.address)
     assert view.get().nbytes == view.nbytes
+    assert any("test-tail" in name for name in leaks.memfds())  # its holder is known by that to the next manager
     address = view.address
     del view
+    assert not any("test-tail" in name for name in leaks.memfds())
     assert not watch() and opened.released == 1 and not is_mapped(address)
     assert used() == 0
 

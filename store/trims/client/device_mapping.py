@@ -91,6 +91,7 @@ def attached(answer: Attached, fds: list[int], release: Callable[[], None], plac
             mapped: Mapped = device_ipc.IpcMapped(driver, gpu.ordinal, answer.slabs, handle, release)
         else:
             mapped = Mapped(driver, gpu.ordinal, answer.slabs, slab_fds, release)
+        mapped.tail = tail
     except BaseException:
         release()
         raise

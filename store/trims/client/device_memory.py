@@ -84,11 +84,12 @@ class Mapped:
 
     address, nbytes: of the range. ordinal: of the GPU in this process. context_seconds: what it took to have the GPU's
     primary context, which is long when nothing in the process had it yet; attach_seconds: to import and map the slabs.
+    tail: of the region, mapped as long as the slabs: by that the next manager knows who holds what the last one left.
     """
 
     __slots__ = (
         "__weakref__", "_end", "_getpid", "_is_finalizing", "_pid", "_steps", "address", "attach_seconds",
-        "context_seconds", "driver", "nbytes", "ordinal",
+        "context_seconds", "driver", "nbytes", "ordinal", "tail",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +100,7 @@ class Mapped:
         release: called when the memory is no longer mapped, once it was. It must neither raise nor block.
         """
         self.driver, self.ordinal, self.nbytes = driver, ordinal, sum(slabs)
+        self.tail: object = None
         self._pid = os.getpid()
         # Bound here: at the interpreter's end the modules' own names may be gone.
         self._getpid, self._is_finalizing, self._end = os.getpid, sys.is_finalizing, _calling.end
