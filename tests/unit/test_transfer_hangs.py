@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -204,3 +207,27 @@ def test_what_a_worker_owns_is_worth_waiting_for(keeper, source, hang) -> None:
     standing.close()
     working.join()
     assert link.owns(1) and link.owns(number)
+
+
+HASTY = """
+import sys
+from trims.transfer import gpu_worker
+gpu_worker.ENDING = 0.1
+sys.exit(gpu_worker.main(sys.argv[1:]))
+"""
+"""A worker whose patience is short."""
+
+
+def test_a_worker_that_hangs_does_not_outlive_its_manager(gpus, hang) -> None:
+    gate = hang(gpus, "open")
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+    theirs = [pair[1].fileno() for pair in pairs]
+    words = [sys.executable, "-c", HASTY, gpus.all[0].uuid, *map(str, theirs)]
+    worker = subprocess.Popen(words, pass_fds=theirs)
+    for _, end in pairs:
+        end.close()
+    fd = entered(gate)
+    for end, _ in pairs:
+        end.close()  # as when a manager is killed
+    assert worker.wait(20) == 1
+    os.close(fd)

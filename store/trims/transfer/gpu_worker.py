@@ -49,6 +49,8 @@ THREADS = min(8, max(2, len(os.sched_getaffinity(0)) // 2))
 """Threads that read, or copy into the buffers: the other cores are for those who compute."""
 TELLING = 0.1
 """Seconds between two reports of progress."""
+ENDING = 10.0
+"""Seconds after the manager has gone until a worker ends whatever it is in: a call of the driver may never return."""
 Order = Task | Allocate | Free
 Packet = tuple[Order, list[int]]
 
@@ -71,10 +73,10 @@ class Worker:
     def run(self) -> None:
         """Until the manager closes the socket. Raises DeviceLost, NoRoom when the GPU cannot be used at all."""
         ordinal = self._gpu.ordinal
+        threading.Thread(target=self._listen, name="trims-listen", daemon=True).start()
         self._driver.open(ordinal)
         bounce = Bounce(self._driver, ordinal, THREADS, PIECE)
         registry = Registry(self._driver, ordinal, self._gpu.reads_registered)
-        threading.Thread(target=self._listen, name="trims-listen", daemon=True).start()
         threading.Thread(target=self._forget, args=(registry,), name="trims-forget", daemon=True).start()
         self._tell(Ready())
         while (packet := self._packets.get()) is not None:
@@ -98,7 +100,8 @@ class Worker:
             if not data:
                 self._unwanted.set()
                 self._packets.put(None)
-                return
+                time.sleep(ENDING)
+                os._exit(1)
             message = decode_asked(data)
             assert not isinstance(message, Drop)
             if isinstance(message, Cancel):
