@@ -8,20 +8,21 @@ import subprocess
 import threading
 
 import pytest
-from helpers import sources
+from helpers import index_rows, sources
 
 from trims.devices.fake import FakeDevice
 from trims.disk.ingest import import_model
 from trims.disk.store import create_store
 from trims.errors import NoSuchModel, NoSuchVariant, TrimsError, UsageError
 from trims.linux import process
-from trims.manager import journal, orphans
+from trims.manager import inheritance, journal, orphans
 from trims.manager.journal import Kept, Orphan, State
 from trims.manager.loader import Filled, LoadJob, lost
 from trims.manager.logfile import Log, last_lines
 from trims.manager.resolve import NeedsBuilding, Resolver, is_key
 from trims.manager.variants import Errand, Variants
 from trims.manager.workers import Mailbox, Pool
+from trims.paths import RuntimePaths
 from trims.residency.events import Key
 
 
@@ -98,6 +99,23 @@ def test_an_orphan_is_gone_with_its_last_holder():
         assert gone == expected
     assert handlers == {}
     watch.close()
+
+
+def test_a_start_awaits_the_end_of_the_manager_before_it(tmp_path):
+    paths = RuntimePaths(str(tmp_path / "trims.sock"))
+    last = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    index_rows.writer(paths.index, pid=last.pid, started=process.start_time(last.pid)).close()
+    inheritance.await_end(paths, 0.01)  # not for ever
+    waiting = threading.Thread(target=inheritance.await_end, args=(paths, 60.0))
+    waiting.start()
+    waiting.join(0.1)
+    assert waiting.is_alive()
+    last.stdin.close()
+    last.wait()
+    waiting.join()
+    inheritance.await_end(paths)
+    os.unlink(paths.index)
+    inheritance.await_end(paths)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ one that is not looked up yet is still to be kept, and so is one whose store can
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Callable
 
@@ -123,6 +124,21 @@ class Inheritance:
         self._log(f"{orphan.ref or 'a model'} of an earlier manager is not held any more", "info")
         self._executor.feed(ev.Reserved(orphan.place, f"left by {orphan.name}", 0))
         self._executor.journal_due = True
+
+
+def await_end(paths: RuntimePaths, seconds: float = 5.0) -> None:
+    """Come back when the last manager has ended altogether: one that was killed gives its lock up before its memory."""
+    last = reader.read(paths.index)
+    if last is None or last.pid == os.getpid() or not process.is_alive(last.pid, last.started):
+        return
+    try:
+        fd = process.watch(last.pid)
+    except OSError:
+        return
+    try:
+        select.select([fd], [], [], seconds)
+    finally:
+        os.close(fd)
 
 
 def left_in_places(paths: RuntimePaths) -> dict[str, int]:

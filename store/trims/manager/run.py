@@ -22,7 +22,7 @@ from trims.errors import NotPermitted, TrimsError, UsageError
 from trims.linux import memfd
 from trims.manager import gpus, neighbours, runtime, systemd
 from trims.manager.doors import Doors, group_number
-from trims.manager.inheritance import left_in_places
+from trims.manager.inheritance import await_end, left_in_places
 from trims.manager.life import Manager
 from trims.manager.logfile import Log
 from trims.manager.quotas import Limits
@@ -74,6 +74,7 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
     _check_store(store, doors.system)
     for key in ("budget.host", "budget.gpu", "budget.spare", "budget.pin_cap", "quota.leased", "quota.pinned"):
         config[key]  # a bad one is named with where it is from
+    await_end(paths)  # what it had is free when we look
     others = neighbours.living(config, paths)
     found = gpus.find(config, neighbours.gpus_taken(others), left_in_places(paths), log.write)
     host = neighbours.host_budget(config, others, log.write)
