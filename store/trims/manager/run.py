@@ -72,12 +72,7 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
         Doors(config["manager.scope"] == "system", group_number(config["manager.operators"])),
     )
     _check_store(store, doors.system)
-    for key in ("budget.host", "budget.gpu", "budget.spare", "budget.pin_cap", "quota.leased", "quota.pinned"):
-        config[key]  # a bad one is named with where it is from
-    await_end(paths)  # what it had is free when we look
-    others = neighbours.living(config, paths)
-    found = gpus.find(config, neighbours.gpus_taken(others), left_in_places(paths), log.write)
-    host = neighbours.host_budget(config, others, log.write)
+    host, found = _memory(config, paths, log)
     machine = _machine(config, {HOST: host, **found.budgets}, found.sources, doors.system)
     memfd.make_undumpable()
     _raise_limits()
@@ -108,6 +103,16 @@ def _manager(config: Config, paths: RuntimePaths, log: Log) -> Manager:
         if given is None:
             os.unlink(paths.socket)  # nobody listens: it would only look like a manager that died
         raise
+
+
+def _memory(config: Config, paths: RuntimePaths, log: Log) -> tuple[int, gpus.Gpus]:
+    """(the budget of the host, the GPUs with theirs), as this configuration and those who were here before allow."""
+    for key in ("budget.host", "budget.gpu", "budget.spare", "budget.pin_cap", "quota.leased", "quota.pinned"):
+        config[key]  # a bad one is named with where it is from
+    await_end(paths)  # what it had is free when we look
+    others = neighbours.living(config, paths)
+    found = gpus.find(config, neighbours.gpus_taken(others), left_in_places(paths), log.write)
+    return neighbours.host_budget(config, others, log.write), found
 
 
 def _machine(config: Config, budgets: dict[str, int], sources: dict[str, tuple[str, ...]], system: bool) -> Machine:
