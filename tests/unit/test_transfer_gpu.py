@@ -226,6 +226,20 @@ def test_another_gpu_that_fails_costs_no_load(gpus, devices, filler, source, fai
     other.close()
 
 
+def test_what_was_written_to_another_gpu_does_not_spread(gpus, devices, filler, source) -> None:
+    region, _ = fill(filler, devices[0], source)
+    gpus.write(region.fds, region.slabs, source.sidecar.manifest.layout.tensors["b"], b"\xff")
+    other = GpuFiller(GpuLink(gpus.all[1].uuid))
+    copy = devices[1].allocate("m", source.span)
+    order = work(source, copy, peer=gpus.all[0].uuid, peer_slabs=list(region.slabs))
+    with pytest.raises(Damaged, match="tensor"):
+        other.link.work(order, [*copy.fds, *region.fds], silent, wanted)
+    copy.close()
+    again, _ = fill(other, devices[1], replace(source, region=region))  # from the disk then
+    assert gpus.read(again.fds, again.slabs, source.span, 1) == span(source)
+    other.close()
+
+
 def test_damage_is_found_before_it_is_handed_out(devices, filler, source) -> None:
     os.chmod(source.container, 0o600)
     start, nbytes = source.sidecar.data_range()

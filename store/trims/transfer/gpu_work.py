@@ -3,7 +3,7 @@
 From the disk, pieces are read and checked into page-locked buffers and copied from there, so disk, digest and bus work
 at the same time. Host regions are sealed and were checked on their way in: they are copied through the same buffers, or
 straight from where they are once they are registered (`trims.transfer.registry`). Another GPU's memory is copied
-across where the hardware can.
+across where the hardware can; whoever has it may have written to it, so what arrived is read back and checked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator
 
-from trims.disk.reader import pour
+from xxhash import xxh3_128_hexdigest
+
+from trims.disk.parts import CONTAINER, parts_of_piece
+from trims.disk.reader import damaged, pour
 from trims.disk.sidecar import Sidecar
 from trims.transfer.bounce import Bounce, Upload
 from trims.transfer.gpu_range import Range
@@ -68,6 +71,24 @@ def from_peer(bounce: Bounce, to: Range, source: Range, nbytes: int, step: Step)
         step,
         lambda at, size, on: driver.copy_across(ordinal, to.address + at, source.address + at, size, on),
     )
+
+
+def check(bounce: Bounce, there: Range, path: str, sidecar: Sidecar, step: Step) -> None:
+    """Read a range back, and hold it to the digests of its pieces. path: of the container. Raises Damaged, Cancelled."""
+    driver, ordinal, pairs = bounce.driver, bounce.ordinal, bounce.pairs()
+    checking = _Shared(range(len(sidecar.pieces)))
+
+    def work() -> None:
+        slots = pairs.pop()
+        for index in checking:
+            start, nbytes = sidecar.piece(index)
+            slot = next(slots)
+            driver.copy_out(ordinal, slot.address, there.address + start, nbytes, slot.stream)
+            if xxh3_128_hexdigest(slot.ready().view[:nbytes]) != sidecar.pieces[index]:
+                raise damaged(path, [part.name for part in parts_of_piece(sidecar, index)] or [CONTAINER])
+            step(sidecar.span_nbytes)
+
+    checking.run(work, bounce.threads)
 
 
 def _in_strides(bounce: Bounce, nbytes: int, step: Step, copy: Callable[[int, int, int], None]) -> None:

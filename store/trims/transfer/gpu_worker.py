@@ -164,6 +164,7 @@ class Worker:
             if work.peer and self._reaches(work.peer):
                 with GpuRange(self._driver, self._gpu.ordinal, others, work.peer_slabs, write=False) as source:
                     gpu_work.from_peer(bounce, there, source, sidecar.span_nbytes, self._step)
+                gpu_work.check(bounce, there, work.container, sidecar, self._step)
                 return Done(way="gpu")
             if work.host is not None:
                 return Done(way=self._from_host(work.host, others[0], there, sidecar.span_nbytes, bounce, registry))

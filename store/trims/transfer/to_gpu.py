@@ -11,7 +11,7 @@ from trims.devices.gpu import GpuRegion
 from trims.devices.on_gpu import OnGpu
 from trims.disk.parts import parts
 from trims.disk.reader import read_blob
-from trims.errors import DeviceLost
+from trims.errors import Damaged, DeviceLost
 from trims.linux import fdpass
 from trims.places import gpu_of
 from trims.transfer.base import Progress, Source
@@ -30,10 +30,11 @@ class GpuFiller:
         assert isinstance(region, OnGpu)
         try:
             self._order(region, source, progress, cancelled)
-        except DeviceLost:
+        except (DeviceLost, Damaged):
             if not isinstance(source.region, OnGpu):
                 raise
-            self._order(region, replace(source, region=None), progress, cancelled)  # the other GPU may be what failed
+            # The other GPU may be what failed, or what it has may have been written to.
+            self._order(region, replace(source, region=None), progress, cancelled)
         start = tail_of(source)
         region.keep_tail(tail(source, start))
         region.seal()
