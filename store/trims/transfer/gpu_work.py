@@ -74,7 +74,7 @@ def from_peer(bounce: Bounce, to: Range, source: Range, nbytes: int, step: Step)
 
 
 def check(bounce: Bounce, there: Range, path: str, sidecar: Sidecar, step: Step) -> None:
-    """Read a range back, and hold it to the digests of its pieces. path: of the container. Raises Damaged, Cancelled."""
+    """Read a range back and hold it to the digests of its pieces. path: the container's. Raises Damaged, Cancelled."""
     driver, ordinal, pairs = bounce.driver, bounce.ordinal, bounce.pairs()
     checking = _Shared(range(len(sidecar.pieces)))
 
