@@ -39,6 +39,7 @@ class GpuWatch:
         self._gpus, self._executor, self._server = gpus, executor, server
         self.pool = Pool(mailbox, "gpus", 1)
         self.usage: dict[str, Usage] = {}
+        self.left_out = gpus.left_out
         self._reserved: dict[str, int] = {}
         self._lost: set[str] = set()
         self._closed = False
