@@ -26,7 +26,7 @@ from trims.transfer.gpu_link import GpuLink
 from trims.units import format_size
 
 EVERY = 2.0
-"""Seconds between two looks; one costs the management library some milliseconds, in a thread."""
+"""Seconds between two looks, each in a thread, since how long the management library takes is not known."""
 IDLE = 30.0
 """Seconds without a load after which a worker ends, and gives its context's memory back."""
 OTHERS = "other processes"
