@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from trims import places
 from trims.errors import TrimsError, UsageError
 from trims_cli import asked, gpus, output, stopping
 from trims_cli.output import Column, Item
@@ -111,6 +112,8 @@ def check_values(settings: Settings) -> None:
 def _print_started(settings: Settings, item: Item) -> None:
     if item["differs"]:
         output.note(asked.line(item["differs"]))
+    for line in _left_out(settings, item):
+        output.note(f"trims: {line}")
     if settings.form != "table":
         output.emit(settings, "start", [item], STARTED, "pid")
         return
@@ -125,6 +128,15 @@ def _print_started(settings: Settings, item: Item) -> None:
     found = {key: value for key, value in (item.get("found") or {}).items() if value}
     if found and item["outcome"] == "started":
         output.tell(settings, lambda: "left by an earlier life: " + output.cell("text", found))
+
+
+def _left_out(settings: Settings, item: Item) -> list[str]:
+    """What to say of GPUs that a new manager leaves out. That there are none is no news unless GPUs were asked for."""
+    if item["already"]:
+        return []
+    asked_for = any(settings.config.origin(key) != "default" for key in ("gpu.devices", "budget.gpu"))
+    wanted = asked_for and settings.config.text("gpu.devices") != "none"
+    return [line for place, line in item["left_out"].items() if place != places.GPU or wanted]
 
 
 def _budgets(item: Item) -> dict[str, int]:

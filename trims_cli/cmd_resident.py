@@ -57,10 +57,10 @@ def evict_(
     settings: Settings,
     models: Models = None,
     place: Annotated[
-        str | None, typer.Option("--on", metavar="PLACE", help="From which place; host, or a GPU with --to host.")
+        str | None, typer.Option("--on", metavar="PLACE", help="From which place: host; with --to host, its GPU.")
     ] = None,
     to: Annotated[
-        str, typer.Option("--to", metavar="host|disk", help="What leaves a GPU is kept in host memory.")
+        str, typer.Option("--to", metavar="host|disk", help="host: what leaves a GPU is kept in host memory.")
     ] = "disk",
     all: Annotated[bool, typer.Option("--all", help="All that nobody uses or has pinned.")] = False,
     idle: Annotated[str | None, typer.Option("--idle", metavar="TIME", help="All unused for this long.")] = None,

@@ -71,11 +71,12 @@ def gather(settings: Settings, ask: bool) -> Item:
     item["config_files"] = [path for path in config_files(config.environ) if os.path.exists(path)]
     item["client_store"] = config.store
     item["why_store"] = config.origin("store.path")
-    item["manager"] = item["gpus"] = None
+    item["manager"] = item["gpus"] = item["left_out"] = None
     if ask and item["state"] == "running":
         with Control([item["socket"]]) as control:
             item["manager"] = control.request("status")[0]
         item["gpus"] = [{"place": place, **facts} for place, facts in item["manager"].get("gpus", {}).items()]
+        item["left_out"] = list(item["manager"].get("left_out", {}).values())
     return item
 
 
@@ -177,8 +178,9 @@ def _print(settings: Settings, item: Item) -> None:
     output.write("".join(f"{name + ':':<10} {errors.one_line(text)}\n" for name, text in lines))
     if item["places"]:
         output.write("\n" + place_table(settings, item["places"]))
-    if item["gpus"]:
-        output.write("\n" + "".join(errors.one_line(line) + "\n" for gpu in item["gpus"] for line in gpu_lines(gpu)))
+    told = [line for gpu in item["gpus"] or () for line in gpu_lines(gpu)] + (item["left_out"] or [])
+    if told:
+        output.write("\n" + "".join(errors.one_line(line) + "\n" for line in told))
     if settings.verbose and item["counters"]:
         output.write("\n" + "".join(f"{name:<24} {value}\n" for name, value in sorted(item["counters"].items())))
 

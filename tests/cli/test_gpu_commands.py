@@ -87,10 +87,34 @@ class TestNaming:
         try:
             for place in ("gpu", "gpu:0", FIRST):
                 line = cli.fails(23, "warm", "alpha", "--to", place)
-                assert "started without GPUs" in line and "trims[cuda]" in line
-            assert cli.items("status", "-v")[0]["gpus"] == []
+                assert "started without GPUs" in line and "trims restart --gpu auto" in line
+            status = cli.items("status", "-v")[0]
+            assert status["gpus"] == [] and "started without GPUs" in status["left_out"][0]
         finally:
             cli.ok("stop")
+
+    @pytest.mark.parametrize("named", [("--gpu-budget", "1GiB"), ("--gpu", "auto", "--gpu-budget", "1GiB")])
+    def test_a_gpu_that_is_left_out_is_told_of(self, there: Path, named: tuple[str, ...]) -> None:
+        started = cli.run("start", *named)
+        try:
+            assert started.returncode == 0 and started.stderr.count("no memory for models on gpu:SIM-") == 2
+            assert "no memory" not in cli.run("start", *named).stderr
+            for place in ("gpu", "gpu:1", "gpu:00000001"):
+                line = cli.fails(23, "warm", "alpha", "--to", place)
+                assert f"there is no memory for models on {FIRST if place == 'gpu' else SECOND}" in line
+                assert line.count("(") == 1 and "--gpu-budget" in line and "trims restart" in line
+            assert cli.ok("status", "-v").count("there is no memory for models on gpu:SIM-") == 2
+        finally:
+            cli.ok("stop")
+
+    def test_that_there_are_none_is_told_to_who_asked(self, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        for flags, told in ((), 0), (("--gpu", "auto"), 1), (("--gpu-budget", "80%"), 1), (("--gpu", "none"), 0):
+            started = cli.run("start", *flags)
+            refused = cli.fails(23, "warm", "alpha", "--to", "gpu")
+            cli.ok("stop")
+            assert started.stderr.count("the driver shows no GPU") == told, flags
+            assert ("the driver shows no GPU" in refused) == (flags != ("--gpu", "none"))
 
     def test_a_program_that_is_run_gets_host_memory(self, store: Store) -> None:
         assert "host memory only" in cli.fails(125, "exec", "--to", "gpu", "--", "true")

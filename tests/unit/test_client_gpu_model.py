@@ -274,7 +274,7 @@ def test_onnxruntime_without_cuda_has_weights_of_its_own(path: Path) -> None:
     made, expected = onnx_model()
     with listening(path, granting(made, 7)):
         with trims.open("m", place="gpu:0") as model:
-            with pytest.warns(NotSharedWarning, match="CUDAExecutionProvider before all others"):
+            with pytest.warns(NotSharedWarning, match="no CUDAExecutionProvider .pip install onnxruntime-gpu"):
                 session = model.onnxruntime()
             with pytest.warns(UserWarning) as warned:  # ONNX Runtime's own among them
                 other = model.onnxruntime(
@@ -285,6 +285,20 @@ def test_onnxruntime_without_cuda_has_weights_of_its_own(path: Path) -> None:
             assert np.allclose(made_session.run(None, {"x": np.ones((1, 64), np.float32)})[0], expected)
         connections.close_idle()
     made.close()
+
+
+@capabilities.needs_onnxruntime
+def test_onnxruntime_with_cuda_has_weights_of_its_own_where_another_provider_comes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from trims.integrations import ort_device
+
+    monkeypatch.setattr(ort_device.ort, "get_available_providers", lambda: [ort_device.CUDA, "CPUExecutionProvider"])
+    assert ort_device.obstacle(0, [ort_device.CUDA, "CPUExecutionProvider"], [{}, {}]) == ""
+    assert "first provider is CPUExecutionProvider" in ort_device.obstacle(0, ["CPUExecutionProvider"], None)
+    assert "first provider is TensorrtExecutionProvider" in ort_device.obstacle(
+        0, [("TensorrtExecutionProvider", {}), ort_device.CUDA], None
+    )
 
 
 @capabilities.needs_onnxruntime

@@ -54,10 +54,10 @@ def test_without_cuda_bindings_the_extra_is_named():
         assert "pip install 'trims[cuda]'" in told(f"import sys; sys.modules[{package!r}] = None")
 
 
-def test_without_a_driver_there_is_one_line(stub_cuda, tmp_path):
+def test_without_a_driver_there_is_one_line_that_names_its_library(stub_cuda, tmp_path):
     (tmp_path / "libcuda.so.1").write_text("no library")
     line = told(LD_LIBRARY_PATH=str(tmp_path))
-    assert line.startswith("DeviceLost no NVIDIA driver can be used: ")
+    assert line.startswith("DeviceLost no NVIDIA driver can be used: ") and "libcuda.so.1: " in line
     assert line.count("\n") == 1
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from cuda.bindings import driver as cu
 from cuda.bindings.utils import get_cuda_native_handle
 
-from trims.devices.cuda_errors import NO_DEVICE, failed, unusable
+from trims.devices.cuda_errors import NO_DEVICE, failed, unloadable, unusable
 from trims.devices.driver import Driver, Gpu, Usage
 from trims.errors import DeviceLost
 
@@ -267,7 +267,7 @@ def _start() -> bool:
         error = cu.cuInit(0)[0]
         version = int(cu.cuDriverGetVersion()[1])
     except Exception as reason:  # whatever each version of cuda-bindings raises without libcuda.so.1, or in a new one
-        raise unusable(str(reason)) from None
+        raise unusable(unloadable() or str(reason)) from None
     if version < _OLDEST:
         raise unusable(
             f"it is of CUDA {version // 1000}.{version % 1000 // 10}", f"update it to {_OLDEST // 1000}.0 or later"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 from trims.errors import DeviceLost, NoRoom, TrimsError
 
 # <cuda.h>, CUresult.
@@ -39,6 +41,15 @@ def failed(call: str, error: int, name: str) -> TrimsError:
     if error in _FAULTS:
         return DeviceLost("the GPU has failed", reason, "the kernel's log has the Xid: dmesg | grep Xid")
     return DeviceLost("the GPU cannot be used", reason, _HINTS.get(error, "see nvidia-smi, and dmesg | grep -i nvidia"))
+
+
+def unloadable() -> str:
+    """What the loader says of the driver's library, which is clearer than what cuda-bindings say; "" where it loads."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def unusable(reason: str, hint: str = "is it installed? try nvidia-smi") -> DeviceLost:

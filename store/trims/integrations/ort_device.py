@@ -54,10 +54,10 @@ def obstacle(ordinal: int, providers: Sequence[Provider], options: Sequence[dict
     """Why a session with these providers cannot use weights on that GPU, or "". options: one for each, or None."""
     first = providers[0] if providers else "CPUExecutionProvider"
     name, given = first if isinstance(first, tuple) else (first, options[0] if options else {})
-    if name != CUDA:
-        return f"weights on a GPU are shared with {CUDA} before all others, not with {name}"
     if CUDA not in ort.get_available_providers():
         return f"this onnxruntime has no {CUDA} (pip install onnxruntime-gpu)"
+    if name != CUDA:
+        return f"its first provider is {name}, and only {CUDA} uses weights on a GPU"
     if str(given.get("device_id", 0)) != str(ordinal):
         return f"it computes on GPU {given.get('device_id', 0)}, and they are on GPU {ordinal}"
     return "" if ort_options.can_share() else f"onnxruntime {ort.__version__} is older than 1.31"

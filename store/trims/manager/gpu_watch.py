@@ -26,7 +26,7 @@ from trims.transfer.gpu_link import GpuLink
 from trims.units import format_size
 
 EVERY = 2.0
-"""Seconds between two looks; one costs the management library some milliseconds, in a thread."""
+"""Seconds between two looks, each in a thread, since how long the management library takes is not known."""
 IDLE = 30.0
 """Seconds without a load after which a worker ends, and gives its context's memory back."""
 OTHERS = "other processes"
@@ -39,6 +39,7 @@ class GpuWatch:
         self._gpus, self._executor, self._server = gpus, executor, server
         self.pool = Pool(mailbox, "gpus", 1)
         self.usage: dict[str, Usage] = {}
+        self.left_out = gpus.left_out
         self._reserved: dict[str, int] = {}
         self._lost: set[str] = set()
         self._closed = False

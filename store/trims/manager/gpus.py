@@ -18,12 +18,13 @@ from trims.devices.gpu import GpuDevice
 from trims.devices.ipc import IpcDevice
 from trims.devices.on_gpu import GpuPlace
 from trims.errors import DeviceLost, NoRoom, TrimsError, UsageError
-from trims.places import HOST, gpu_number, gpu_place, is_called
+from trims.places import GPU, HOST, gpu_number, gpu_place, is_called
 from trims.transfer.gpu_keeper import GpuKeeper
 from trims.transfer.gpu_link import GpuLink
 from trims.transfer.to_gpu import GpuFiller
 
 Log = Callable[[str, str], None]
+_UNWANTED = "the manager was started without GPUs"
 IPC_NOTES = (
     "legacy IPC: read-write for every client",
     "legacy IPC: a worker process owns its models; when that ends they are lost, also to who has them open",
@@ -32,14 +33,17 @@ IPC_NOTES = (
 
 @dataclass(frozen=True)
 class Gpus:
-    """By place. notes: what an operator should know. why: why there are none, if there are none. driver: None then."""
+    """By place. notes: what an operator should know. driver: None where there are none.
+
+    left_out: why no models are kept on a GPU; of `gpu`, why they are on none.
+    """
 
     driver: Driver | None = None
     devices: dict[str, GpuPlace] = field(default_factory=dict)
     budgets: dict[str, int] = field(default_factory=dict)
     fillers: dict[str, GpuFiller] = field(default_factory=dict)
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    why: str = ""
+    left_out: dict[str, TrimsError] = field(default_factory=dict)
 
     @property
     def sources(self) -> dict[str, tuple[str, ...]]:
@@ -70,16 +74,16 @@ def find(config: Config, taken: Mapping[str, int], left: Mapping[str, int], log:
     """
     wanted = config.text("gpu.devices").strip()
     if wanted == "none":
-        return Gpus(why="it was started without GPUs")
+        return Gpus(left_out={GPU: DeviceLost(_UNWANTED, "", "`trims restart --gpu auto`")})
     auto = wanted == "auto"
     try:
         driver = drivers.find(config.environ)
-        chosen = list(driver.gpus()) if auto else _named(driver, wanted)
+        chosen = _all(driver) if auto else _named(driver, wanted)
     except DeviceLost as error:
         if not auto:
             raise
-        return Gpus(why=str(error))
-    found = Gpus(driver, why="" if chosen else "the driver shows none")
+        return Gpus(left_out={GPU: _later(error)})
+    found = Gpus(driver)
     for gpu in chosen:
         try:
             _check_sharing(config, gpu)
@@ -91,6 +95,7 @@ def find(config: Config, taken: Mapping[str, int], left: Mapping[str, int], log:
             if not auto:
                 raise
             log(str(error), "warning")
+            found.left_out[gpu_place(gpu.uuid)] = _later(error)
             continue
         found.budgets[place] = budget
         found.devices[place], found.fillers[place], notes = _serving(driver, gpu)
@@ -98,6 +103,11 @@ def find(config: Config, taken: Mapping[str, int], left: Mapping[str, int], log:
         for note in found.notes[place]:
             log(f"{place}: {note}", "info")
     return found
+
+
+def _later(error: TrimsError) -> TrimsError:
+    """The same to whom a manager tells it that has started: it looks for GPUs no second time."""
+    return type(error)(error.what, error.why, "; then ".join(filter(None, (error.hint, "`trims restart`"))))
 
 
 def _check_sharing(config: Config, gpu: Gpu) -> None:
@@ -115,6 +125,12 @@ def _serving(driver: Driver, gpu: Gpu) -> tuple[GpuPlace, GpuFiller, tuple[str, 
         return GpuDevice(driver, gpu), GpuFiller(GpuLink(gpu.uuid)), ()
     keeper = GpuKeeper(gpu.uuid)
     return IpcDevice(driver, gpu, keeper), GpuFiller(keeper), IPC_NOTES
+
+
+def _all(driver: Driver) -> list[Gpu]:
+    if not driver.gpus():
+        raise DeviceLost("the driver shows no GPU", "", "see `nvidia-smi -L`, and CUDA_VISIBLE_DEVICES")
+    return list(driver.gpus())
 
 
 def _named(driver: Driver, text: str) -> list[Gpu]:

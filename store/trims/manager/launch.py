@@ -99,7 +99,7 @@ def greet(path: str, timeout: float) -> dict[str, Any]:
             raise ManagerUnreachable(f"the manager at {path} cannot be talked to", str(error)) from None
     return {
         "pid": item["pid"], "socket": path, "budgets": item["budgets"], "already": True, "found": item["found"],
-        "settings": item.get("settings", {}), "store": item["store"],
+        "settings": item.get("settings", {}), "store": item["store"], "left_out": item.get("left_out", {}),
     }  # fmt: skip
 
 

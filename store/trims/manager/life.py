@@ -104,8 +104,8 @@ class Manager:
         asking = self._asking = Asking(store, paths.index, resolver.names, self.executor, self.server, self._mailbox)
         self._importing = Importing(store, variants, resolver.names.forget, self.executor, self.server, self._mailbox)
         asking.rules.update(self._importing.rules)
-        gpus = gpus or Gpus(why="none were looked for")
-        whereabouts = Whereabouts(self.executor, gpus.why)
+        gpus = gpus or Gpus()
+        whereabouts = Whereabouts(self.executor, gpus.left_out)
         tenancy = Tenancy(resolver.names, self.executor.quotas, machine, gpu_group)
         pools = (self._lookups, self._builds)
         self.requests = Requests(self, self.executor, self.server, resolver, *pools, asking, whereabouts, tenancy)
@@ -171,6 +171,7 @@ class Manager:
             "found": self.found if operator else {},
             "scope": self._doors.scope,
             "gpus": self._gpu_watch.describe(),
+            "left_out": {place: str(error) for place, error in self._gpu_watch.left_out.items()},
             "spare": {place: device.statistics().spare_nbytes for place, device in self.executor.devices.items()},
         }
 

@@ -188,6 +188,7 @@ def describe(manager: Manager, paths: RuntimePaths) -> dict[str, Any]:
         "budgets": status["budgets"],
         "already": False,
         "found": status["found"],
+        "left_out": status["left_out"],
         "settings": status["settings"],
         "store": status["store"],
     }

@@ -6,6 +6,8 @@ has to say which GPU it means, unless there is only one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trims.errors import DeviceLost, TrimsError, UsageError
 from trims.manager.executor import Executor
 from trims.manager.loader import Form
@@ -14,10 +16,10 @@ from trims.residency.loading import no_place
 
 
 class Whereabouts:
-    """The places of one manager. why: why it has no GPUs, if it has none."""
+    """The places of one manager. left_out: as of `trims.manager.gpus.Gpus`."""
 
-    def __init__(self, executor: Executor, why: str) -> None:
-        self._executor, self._why = executor, why
+    def __init__(self, executor: Executor, left_out: Mapping[str, TrimsError]) -> None:
+        self._executor, self._left_out = executor, left_out
         self._gpus = [place for place in executor.places if is_gpu(place)]
 
     def find(self, text: str, digest: str = "") -> str:
@@ -35,7 +37,7 @@ class Whereabouts:
         if text != GPU:
             raise UsageError(f"{text} is no place", "several GPUs begin so", f"say which: {', '.join(found)}")
         if not digest:
-            raise UsageError("gpu is no place here", f"this manager has {len(found)}", f"say which: {', '.join(found)}")
+            raise UsageError("gpu is ambiguous", f"this manager has {len(found)}", f"say which: {', '.join(found)}")
         return self._best(digest, found)
 
     def holding(self, text: str, digest: str) -> str:
@@ -43,7 +45,7 @@ class Whereabouts:
         there = {view.key.place for view in self._executor.machine.residencies() if view.key.digest == digest}
         found = [place for place in self._gpus if place in there]
         if text == GPU and len(found) > 1:
-            raise UsageError("gpu is no place here", "several GPUs have the model", f"say which: {', '.join(found)}")
+            raise UsageError("gpu is ambiguous", "several GPUs have the model", f"say which: {', '.join(found)}")
         return self.find(text, digest)
 
     def check(self, text: str) -> None:
@@ -62,9 +64,9 @@ class Whereabouts:
         return max(places, key=lambda place: (place in there, uses[place].budget - uses[place].used + uses[place].idle))
 
     def _none(self, text: str) -> TrimsError:
-        if self._gpus:
-            return DeviceLost(
-                f"there is no place {text}", f"this manager has {', '.join(self._gpus)}", "see `trims status`"
-            )
-        hint = "install trims[cuda] on a machine with a GPU, and restart the manager"
-        return DeviceLost(f"there is no place {text}", f"this manager keeps no models on GPUs: {self._why}", hint)
+        for place, error in self._left_out.items():
+            if GPU in (place, text) or is_called(gpu_of(place), gpu_of(text)):
+                why = ("this manager keeps no models there", error.what, error.why)
+                return DeviceLost(f"there is no place {text}", ": ".join(filter(None, why)), error.hint)
+        there = f"this manager has {', '.join(self._gpus)}"
+        return DeviceLost(f"there is no place {text}", there, "see `trims status`")

@@ -2,7 +2,7 @@
 
 `python -m trims.transfer.gpu_worker UUID FD FD`. It fills regions that the manager allocated, on its order by the first
 socket, and ends when that closes; what cannot wait for the order in hand comes by the second. Its context's memory,
-half a gigabyte on a large GPU, comes back with its end. Should it die, or the GPU fault under it, the load in hand
+hundreds of MB as others report, comes back with its end. Should it die, or the GPU fault under it, the load in hand
 fails and the manager serves on.
 """
 
