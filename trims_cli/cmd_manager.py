@@ -210,7 +210,8 @@ def keep_flags(settings: Settings) -> None:
         return
     running = item.get("settings", {})
     old = {key: running[key] for key, flag in asked.FLAGS.items() if flag and key in running}
-    settings.override({key: text for key, text in old.items() if config.origin(key) == "default"})
+    changed = {key: text for key, text in old.items() if config.origin(key) == "default" and config.text(key) != text}
+    settings.override(changed)  # not what is so anyway: nobody asked for that
 
 
 def status_(

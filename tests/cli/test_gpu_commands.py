@@ -112,6 +112,7 @@ class TestNaming:
         for flags, told in ((), 0), (("--gpu", "auto"), 1), (("--gpu-budget", "80%"), 1), (("--gpu", "none"), 0):
             started = cli.run("start", *flags)
             refused = cli.fails(23, "warm", "alpha", "--to", "gpu")
+            cli.ok("restart")  # and is not repeated: what is kept is what is so by default
             cli.ok("stop")
             assert started.stderr.count("the driver shows no GPU") == told, flags
             assert ("the driver shows no GPU" in refused) == (flags != ("--gpu", "none"))
