@@ -150,7 +150,7 @@ def completion_(
 def help_(
     settings: Settings,
     topic: Annotated[
-        list[str] | None, typer.Argument(metavar="[TOPIC]...", help="A command, exit-codes, env, filters.")
+        list[str] | None, typer.Argument(metavar="[TOPIC]...", help="A command, places, exit-codes, env, filters.")
     ] = None,
 ) -> int:
     """Open the manual page of a command or topic."""

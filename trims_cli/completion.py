@@ -61,7 +61,7 @@ def _choice(shell: str, flag: str) -> str:
 
 def _words(command: tree.Command) -> list[str]:
     if command.name == "help":
-        return [*app.top_words(), "exit-codes", "env", "filters"]
+        return [*app.top_words(), "places", "exit-codes", "env", "filters"]
     if command.name == "policy":
         from trims.residency.policies import ALIASES, POLICIES
 

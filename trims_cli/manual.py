@@ -17,7 +17,7 @@ from trims_cli import app, tree
 from trims_cli.pages import Definitions, Literal, Page, join, parse_prose, to_text
 from trims_cli.settings import FLAGS
 
-TOPICS = {"exit-codes": "EXIT STATUS", "env": "ENVIRONMENT", "filters": "FILTERS"}
+TOPICS = {"places": "PLACES", "exit-codes": "EXIT STATUS", "env": "ENVIRONMENT", "filters": "FILTERS"}
 _SIGNALS = [("128+N", "Ended by signal N: 130 is Ctrl-C, 141 a closed pipe, 143 a polite request to end.")]
 _EXEC = [
     ("125", "Of `trims exec`: the program was not started, or what had to be redirected was not."),

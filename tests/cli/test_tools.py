@@ -132,7 +132,7 @@ def test_verbs_of_two_words_are_guessed() -> None:
     assert "trims bench paper --help" in cli.fails(2, "bench", "-q", "paper", "--nope")
 
 
-@pytest.mark.parametrize("topic", ["exit-codes", "env", "filters"])
+@pytest.mark.parametrize("topic", ["places", "exit-codes", "env", "filters"])
 def test_help_topics(topic: str) -> None:
     assert len(cli.ok("help", topic).splitlines()) > 5
 
