@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trims import linux
-from trims.errors import NoSpace, NotPermitted, TrimsError
+from trims.errors import NoSpace, NotPermitted, TrimsError, UsageError
 from trims.linux import atomic, flock, writeback
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
@@ -158,3 +158,17 @@ def test_writeback_is_a_hint_that_never_fails(tmp_path):
     writeback.begin(write, 0, 1)  # a pipe has nothing to write back
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_only_files_are_replaced(tmp_path: Path, durable: bool) -> None:
+    fifo, link = tmp_path / "fifo", tmp_path / "link"
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    for target in (fifo, link):
+        before = target.lstat()
+        with pytest.raises(UsageError, match="no file"):
+            atomic.replace(str(target), b"x", str(tmp_path), durable=durable)
+        after = target.lstat()
+        assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "link"]

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import math
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from helpers import reports
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from trims.errors import BadInput
 from trims.workload import report as reporting
+from trims.workload import report_file
 from trims.workload.report import Alone, Key, Times
 from trims.workload.setting import Coldness
 
@@ -23,6 +26,15 @@ def test_json_and_back_is_the_same_report() -> None:
     made = reports.report()
     assert reporting.from_json(reporting.to_json(made)) == made
     assert json.loads(reporting.to_json(made))["schema"] == "trims.workload/1"
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    report_file.write(str(path), "x")
+    assert os.read(reader, 10) == b"x" and path.is_fifo()
+    os.close(reader)
 
 
 def test_no_directory_of_this_machine_is_kept() -> None:

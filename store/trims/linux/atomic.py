@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trims.errors import NoSpace, NotPermitted, TrimsError
+from trims.errors import NoSpace, NotPermitted, TrimsError, UsageError
 from trims.linux import step
 
 SHARED = 0o2775
@@ -70,14 +70,31 @@ def fsync_path(path: str) -> None:
 
 
 def publish(path: str, target: str) -> None:
-    """Give the finished temporary file `path` its name `target`, durably, replacing what was there."""
+    """Give the finished temporary file `path` its name `target`, durably, replacing the file that was there.
+
+    Raises UsageError when what is there is no file: a rename would take a device away from the whole machine.
+    """
     step("before fsync")
     fsync_path(path)
     step("before rename")
-    os.rename(path, target)
+    _rename(path, target)
     step("before directory fsync")
     fsync_path(os.path.dirname(target))
     step("published")
+
+
+def is_odd(path: str) -> bool:
+    """Whether something is there, behind a link or not, that is no file: a device, a pipe, a directory."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _rename(path: str, target: str) -> None:
+    if is_odd(target):
+        raise UsageError(f"cannot write {target}", "it is there, and no file", "choose another name")
+    os.rename(path, target)
 
 
 def make_directory(path: str, mode: int = 0o777, inherit: bool = True) -> None:
@@ -115,7 +132,8 @@ def write_all(fd: int, data: bytes | memoryview, offset: int | None = None) -> N
 def replace(target: str, data: bytes, tmp: str, mode: int = 0o644, durable: bool = True) -> None:
     """Make `target` hold exactly `data`. `tmp` is a directory on the same file system.
 
-    durable=False skips both fsyncs: for files that are disposable and only must never be seen half-written.
+    durable=False skips both fsyncs: for files that are disposable and only must never be seen half-written. Raises
+    UsageError as `publish` does.
     """
     with staged(tmp) as path:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -127,4 +145,4 @@ def replace(target: str, data: bytes, tmp: str, mode: int = 0o644, durable: bool
         if durable:
             publish(path, target)
         else:
-            os.rename(path, target)
+            _rename(path, target)

@@ -38,9 +38,16 @@ def check(path: str) -> None:
 
 
 def write(path: str, data: str | bytes) -> None:
-    """Make the file hold exactly `data`. Raises a TrimsError that names the file for what the file system refuses."""
-    target = os.path.abspath(path)
+    """Make the file hold exactly `data`; a pipe or a device, as /dev/stdout, is written to.
+
+    Raises a TrimsError that names the file for what the file system refuses.
+    """
+    target, raw = os.path.abspath(path), data.encode() if isinstance(data, str) else data
     try:
-        atomic.replace(target, data.encode() if isinstance(data, str) else data, os.path.dirname(target), durable=False)
+        if atomic.is_odd(target):
+            with open(target, "wb") as file:
+                file.write(raw)
+            return
+        atomic.replace(target, raw, os.path.dirname(target), durable=False)
     except OSError as error:
         raise atomic.translate(error, f"writing {path}") from None
