@@ -17,6 +17,8 @@ def place(text: str) -> str:
     the GPUs of this process and there is no driver, or no such GPU.
     """
     found = places.parse_place(text)
+    if found in (places.DISK, places.REMOTE):
+        raise UsageError(f"no model is resident on {found}", "", "say host, gpu, gpu:N or gpu:<UUID>")
     if places.gpu_number(found) is None:
         return found
     from trims.client import gpus

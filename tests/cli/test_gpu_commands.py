@@ -132,6 +132,7 @@ class TestNaming:
 class TestEvicting:
     def test_to_disk_it_is_only_given_up(self, running: Path) -> None:
         cli.ok("warm", "alpha", "--to", "gpu:0")
+        assert "no model is resident on disk" in cli.fails(2, "warm", "alpha", "--to", "disk")
         assert cli.items("evict", "alpha", "--on", "gpu:0", "--to", "disk")[0]["outcome"] == "evicted"
         assert resident() == []
 

@@ -364,7 +364,11 @@ def test_a_lost_gpu_leaves_the_others_and_the_host(put, gpus, manager, client) -
     assert isinstance(refused, Refused) and refused.code == DeviceLost.code
     assert isinstance(client.ask(Attach, ref="m", place=gpus.place(1)), Attached)
     assert isinstance(client.ask(Attach, ref="m"), Attached)
+    told = client.ask(Status).items[0]["gpus"]
+    until(lambda: len(client.ask(Status).items[0]["gpus"][gpus.place(0)]["notes"]) == 2, client)
+    assert len(told[gpus.place(1)]["notes"]) == 1  # that it is simulated
     fail(gpus.directory)
+    until(lambda: len(client.ask(Status).items[0]["gpus"][gpus.place(0)]["notes"]) == 1, client)
 
 
 def test_a_load_that_nobody_waits_for_is_given_up(put, gpus, manager, client, home) -> None:

@@ -41,7 +41,7 @@ class GpuWatch:
         self.usage: dict[str, Usage] = {}
         self.left_out = gpus.left_out
         self._reserved: dict[str, int] = {}
-        self._lost: set[str] = set()
+        self._trouble: dict[str, str] = {}  # by place, why it could not be measured the last time
         self._closed = False
         self._workers: set[int] = set()  # a pidfd of each
         for place, filler in gpus.fillers.items():
@@ -71,7 +71,7 @@ class GpuWatch:
                 "total": usage.total,
                 "used": usage.used,
                 "others": max(0, usage.used - device.nbytes),
-                "notes": list(self._gpus.notes[place]),
+                "notes": [*self._gpus.notes[place], *([self._trouble[place]] if place in self._trouble else [])],
                 "simulated": device.driver.simulated,
                 "worker": self._gpus.fillers[place].link.pid,
             }
@@ -101,18 +101,18 @@ class GpuWatch:
         else:
             for place, seen in outcome.items():
                 if isinstance(seen, TrimsError):
-                    self._trouble(place, seen)
+                    self._failed(place, str(seen))
                 else:
-                    self._lost.discard(place)
+                    self._trouble.pop(place, None)
                     self.usage[place] = seen[0]
                     self._reserve(place, pressure(*seen, self._gpus.budgets[place]))
         if not self._closed:
             self._server.at(time.monotonic() + EVERY, self.look)
 
-    def _trouble(self, place: str, error: TrimsError) -> None:
-        if place not in self._lost:  # once, not every two seconds
-            self._lost.add(place)
-            self._executor.write(f"{place} cannot be measured: {error}", "warning")
+    def _failed(self, place: str, why: str) -> None:
+        if place not in self._trouble:  # once, not every two seconds
+            self._executor.write(f"{place} cannot be measured: {why}", "warning")
+        self._trouble[place] = why
 
     def _reserve(self, place: str, nbytes: int) -> None:
         if nbytes != self._reserved.get(place, 0):
