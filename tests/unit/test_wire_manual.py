@@ -80,7 +80,7 @@ def test_items_are_named(page):
 def test_what_is_told_of_a_gpu_is_named(page, tmp_path, monkeypatch, request):
     monkeypatch.setenv("TRIMS_SIMULATED_GPUS", simulated.make(str(tmp_path), gpus=1))
     (fields,) = request.getfixturevalue("manager").request("status")[0]["gpus"].values()
-    assert f"by place: {', '.join(fields)} ." in page
+    assert f"by place: {', '.join(fields)} ," in page
 
 
 def test_the_example_is_a_client(page, request):
