@@ -7,13 +7,12 @@ piece that does not match its hash is never handed out: `Damaged` names the tens
 
 from __future__ import annotations
 
-import itertools
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from blake3 import blake3
 
+from trims.disk.crew import Tally, share
 from trims.disk.parts import parts
 from trims.disk.sidecar import Sidecar
 from trims.disk.spanfile import SpanFile, damaged
@@ -49,8 +48,31 @@ def pour(
     cancelled: Callable[[], bool] | None = None,
 ) -> None:
     """Bring the model's span to `destination`, verified; arguments and errors as of `fill`."""
+    tally = Tally(progress)
+
+    def work(indices: Iterator[int]) -> None:
+        for index in indices:
+            if cancelled and cancelled():
+                raise Cancelled("the load was cancelled")
+            tally.add(_piece(file, index, destination))
+
     with SpanFile(path, sidecar) as file:
-        _Pouring(file, destination, progress, cancelled).run(min(threads, len(sidecar.pieces)))
+        count = len(sidecar.pieces)
+        share(range(count), work, min(threads, count), "trims-read")
+
+
+def _piece(file: SpanFile, index: int, destination: Destination) -> int:
+    """Bring one piece there. Returns its bytes; raises Damaged when they are not what they should be."""
+    start, nbytes = file.sidecar.piece(index)
+    view = destination.take(start, nbytes)
+    try:
+        whole = file.read_piece(index, view) == file.sidecar.pieces[index]
+    except Damaged:
+        whole = False
+    if not whole:
+        raise damaged(file.path, file.blame(index))
+    destination.put(start, view)
+    return nbytes
 
 
 def fill(
@@ -101,58 +123,3 @@ def read_blob(path: str, sidecar: Sidecar, name: str) -> bytes:
                 raise damaged(path, [name])
             return data
     raise NoSuchModel(f"the model has no {name}", "", "see `trims show`")
-
-
-class _Pouring:
-    """Pieces handed out to threads, the first failure kept."""
-
-    def __init__(
-        self,
-        file: SpanFile,
-        destination: Destination,
-        progress: Callable[[int], None] | None,
-        cancelled: Callable[[], bool] | None,
-    ) -> None:
-        self._file, self._destination = file, destination
-        self._progress, self._cancelled = progress, cancelled
-        self._next = itertools.count()
-        self._lock = threading.Lock()
-        self._done = 0
-        self._failure: BaseException | None = None
-
-    def run(self, threads: int) -> None:
-        """Do it all, in this thread and `threads` - 1 others."""
-        helpers = [threading.Thread(target=self._work, name="trims-read") for _ in range(threads - 1)]
-        for helper in helpers:
-            helper.start()
-        self._work()
-        for helper in helpers:
-            helper.join()
-        if self._failure is not None:
-            raise self._failure
-
-    def _work(self) -> None:
-        try:
-            pieces = self._file.sidecar.pieces
-            while self._failure is None and (index := next(self._next)) < len(pieces):
-                if self._cancelled and self._cancelled():
-                    raise Cancelled("the load was cancelled")
-                self._piece(index, pieces[index])
-        except BaseException as error:
-            with self._lock:
-                self._failure = self._failure or error
-
-    def _piece(self, index: int, digest: str) -> None:
-        start, nbytes = self._file.sidecar.piece(index)
-        view = self._destination.take(start, nbytes)
-        try:
-            whole = self._file.read_piece(index, view) == digest
-        except Damaged:
-            whole = False
-        if not whole:
-            raise damaged(self._file.path, self._file.blame(index))
-        self._destination.put(start, view)
-        with self._lock:
-            self._done += nbytes
-            if self._progress:
-                self._progress(self._done)

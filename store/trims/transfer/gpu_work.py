@@ -9,11 +9,11 @@ across where the hardware can; whoever has it may have written to it, so what ar
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable, Iterator
 
 from xxhash import xxh3_128_hexdigest
 
+from trims.disk.crew import Tally, share
 from trims.disk.parts import CONTAINER, parts_of_piece
 from trims.disk.reader import damaged, pour
 from trims.disk.sidecar import Sidecar
@@ -37,19 +37,19 @@ def from_disk(bounce: Bounce, to: Range, path: str, sidecar: Sidecar, step: Step
 def from_host(bounce: Bounce, to: Range, address: int, nbytes: int, step: Step) -> None:
     """Fill from a host region that is mapped at `address`, through the buffers. Raises Cancelled, DeviceLost."""
     driver, ordinal, pairs = bounce.driver, bounce.ordinal, bounce.pairs()
-    copying = _Shared(range(0, nbytes, bounce.piece))
+    tally = Tally(step)
 
-    def work() -> None:
+    def work(starts: Iterator[int]) -> None:
         slots = pairs.pop()  # one step: threads need no lock for it
-        for start in copying:
+        for start in starts:
             size = min(bounce.piece, nbytes - start)
             slot = next(slots).ready()
             ctypes.memmove(slot.address, address + start, size)  # without the interpreter's lock
             driver.copy_in(ordinal, to.address + start, slot.address, size, slot.stream)
-            copying.did(size, step)
+            tally.add(size)
 
     try:
-        copying.run(work, bounce.threads)
+        share(range(0, nbytes, bounce.piece), work, bounce.threads, "trims-copy")
     finally:
         bounce.drain()
 
@@ -76,11 +76,10 @@ def from_peer(bounce: Bounce, to: Range, source: Range, nbytes: int, step: Step)
 def check(bounce: Bounce, there: Range, path: str, sidecar: Sidecar, step: Step) -> None:
     """Read a range back and hold it to the digests of its pieces. path: the container's. Raises Damaged, Cancelled."""
     driver, ordinal, pairs = bounce.driver, bounce.ordinal, bounce.pairs()
-    checking = _Shared(range(len(sidecar.pieces)))
 
-    def work() -> None:
+    def work(indices: Iterator[int]) -> None:
         slots = pairs.pop()
-        for index in checking:
+        for index in indices:
             start, nbytes = sidecar.piece(index)
             slot = next(slots)
             driver.copy_out(ordinal, slot.address, there.address + start, nbytes, slot.stream)
@@ -88,7 +87,7 @@ def check(bounce: Bounce, there: Range, path: str, sidecar: Sidecar, step: Step)
                 raise damaged(path, [part.name for part in parts_of_piece(sidecar, index)] or [CONTAINER])
             step(sidecar.span_nbytes)
 
-    checking.run(work, bounce.threads)
+    share(range(len(sidecar.pieces)), work, bounce.threads, "trims-copy")
 
 
 def _in_strides(bounce: Bounce, nbytes: int, step: Step, copy: Callable[[int, int, int], None]) -> None:
@@ -102,44 +101,3 @@ def _in_strides(bounce: Bounce, nbytes: int, step: Step, copy: Callable[[int, in
     finally:
         bounce.drain()
     step(nbytes)
-
-
-class _Shared:
-    """Work that several threads take from one list; the first failure ends it."""
-
-    def __init__(self, items: range) -> None:
-        self._items = iter(items)
-        self._lock = threading.Lock()
-        self._done = 0
-        self._failure: BaseException | None = None
-
-    def __iter__(self) -> Iterator[int]:
-        while True:
-            with self._lock:
-                if self._failure is not None or (item := next(self._items, None)) is None:
-                    return
-            yield item
-
-    def did(self, nbytes: int, step: Step) -> None:
-        with self._lock:
-            self._done += nbytes
-            step(self._done)
-
-    def run(self, work: Callable[[], None], threads: int) -> None:
-        """In this thread and `threads` - 1 others. Raises the first failure."""
-
-        def guarded() -> None:
-            try:
-                work()
-            except BaseException as error:
-                with self._lock:
-                    self._failure = self._failure or error
-
-        others = [threading.Thread(target=guarded, name="trims-copy") for _ in range(threads - 1)]
-        for other in others:
-            other.start()
-        guarded()
-        for other in others:
-            other.join()
-        if self._failure is not None:
-            raise self._failure
