@@ -21,7 +21,7 @@ from trims.manager.server import Server
 from trims.manager.workers import Mailbox, Pool
 from trims.places import HOST
 from trims.residency import events as ev
-from trims.transfer import gpu_worker
+from trims.transfer import bounce
 from trims.transfer.gpu_link import GpuLink
 from trims.units import format_size
 
@@ -142,7 +142,7 @@ class GpuWatch:
         if fd >= 0:
             self._workers.add(fd)
             self._server.watch(fd, dead)
-        self._executor.feed(ev.Reserved(HOST, f"buffers of {place}", gpu_worker.host_nbytes()))
+        self._executor.feed(ev.Reserved(HOST, f"buffers of {place}", bounce.host_nbytes()))
 
     def _ended(self, place: str) -> None:
         self._executor.feed(ev.Reserved(HOST, f"buffers of {place}", 0))

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import threading
 from collections.abc import Iterator
 
 from trims.devices.driver import Driver
+from trims.disk.sidecar import PIECE
 from trims.errors import TrimsError
+
+THREADS = min(8, max(2, len(os.sched_getaffinity(0)) // 2))
+"""Threads that read, or copy into the buffers: the other cores are for those who compute."""
+
+
+def host_nbytes() -> int:
+    """Bytes of host memory that a GPU's worker locks for its buffers."""
+    return 2 * THREADS * PIECE
 
 
 class Slot:

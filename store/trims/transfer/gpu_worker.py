@@ -24,7 +24,7 @@ from trims.disk.sidecar import PIECE, read_sidecar
 from trims.errors import DeviceLost, TrimsError
 from trims.linux import atomic, fdpass
 from trims.transfer import gpu_work
-from trims.transfer.bounce import Bounce
+from trims.transfer.bounce import THREADS, Bounce
 from trims.transfer.gpu_own import Owned
 from trims.transfer.gpu_range import GpuRange, Range
 from trims.transfer.gpu_words import (
@@ -45,19 +45,12 @@ from trims.transfer.gpu_words import (
 )
 from trims.transfer.registry import Registry
 
-THREADS = min(8, max(2, len(os.sched_getaffinity(0)) // 2))
-"""Threads that read, or copy into the buffers: the other cores are for those who compute."""
 TELLING = 0.1
 """Seconds between two reports of progress."""
 ENDING = 10.0
 """Seconds after the manager has gone until a worker ends whatever it is in: a call of the driver may never return."""
 Order = Task | Allocate | Free
 Packet = tuple[Order, list[int]]
-
-
-def host_nbytes() -> int:
-    """Bytes of host memory that a worker locks for its buffers."""
-    return 2 * THREADS * PIECE
 
 
 class Worker:
